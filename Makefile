@@ -1,0 +1,40 @@
+# Two commands do all: `make repro` reruns every experiment, `make test` checks the project.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := uv==0.13.9
+LOCKED := .venv/.locked
+
+.DEFAULT_GOAL := help
+.PHONY: help repro test check lint lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
+test: $(LOCKED) ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: $(LOCKED) ## check params.yaml without running anything
+	@$(BIN)/python -m bench.stages.resolve --check
+
+lint: $(LOCKED) ## ruff, mypy, typos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/typos
+
+lock: $(LOCKED) ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --upgrade --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+clean: ## remove outputs of stages (not the environment, not the reports)
+	rm -rf data runs
+
+# The marker is newer than the lock exactly when the environment holds what the lock says.
+$(LOCKED): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, found " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
+	$(BIN)/uv pip install -q --python $(BIN)/python requirements.lock
+	touch $@

@@ -1,0 +1,1 @@
+"""Ablations: the declared grid, its comparisons and its pages."""

@@ -1,0 +1,1 @@
+"""The benchmark: data in, numbers out."""

@@ -1,0 +1,1 @@
+"""People and what is learnt from them: annotations, subsets, crops, targets."""

@@ -1,0 +1,165 @@
+"""Seeded, image-disjoint subsets of a COCO-layout folder, as manifests.
+
+A manifest is a COCO file of the chosen images with all their annotations (crowds and unlabelled persons too, which
+COCO's evaluation ignores but must know), and in `info` the image root, the seed, the sha256 of its source and what was
+skipped.
+Whole images are chosen until exactly the asked number of scored persons is reached.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from bench.data.coco import CocoDict, check_annotation, check_image, is_scored, read_coco
+from bench.data.hashing import sha256_of
+from bench.errors import UserError
+
+NumPersons = int | Literal["all"]
+
+
+class Source(NamedTuple):
+    """One annotation file of a COCO-layout folder and the people of each of its images."""
+
+    root: Path
+    split: str  # "train2017" or "val2017"
+    file: Path
+    content: CocoDict
+    annotations: dict[int, list[CocoDict]]  # by image id
+
+    @classmethod
+    def open(cls, root: Path, split: str) -> "Source":
+        """Read `<root>/annotations/person_keypoints_<split>.json`.
+
+        Raises:
+            UserError: the file is missing or broken, or an annotation names an image that is not there.
+        """
+        file = root / "annotations" / f"person_keypoints_{split}.json"
+        content = read_coco(file)
+        annotations: dict[int, list[CocoDict]] = defaultdict(list)
+        image_ids = {image["id"] for image in content["images"]}
+        for annotation in content["annotations"]:
+            image_id = annotation.get("image_id")
+            if image_id not in image_ids:
+                raise UserError(
+                    f"{file}: annotation {annotation['id']}: image_id: found {image_id!r}, wanted the id of an image"
+                )
+            annotations[image_id].append(annotation)
+        return cls(root, split, file, content, dict(annotations))
+
+
+class Chosen(NamedTuple):
+    images: list[CocoDict]
+    skipped: list[str]
+
+
+class Selection:
+    """Draws images of a source in seeded order; what one call took, the next one does not see."""
+
+    def __init__(self, source: Source, seed: int, *, skip_broken: bool) -> None:
+        self.source = source
+        self.skip_broken = skip_broken
+        images = [image for image in source.content["images"] if image["id"] in source.annotations]
+        order = np.random.default_rng(seed).permutation(len(images))
+        self._left = [images[i] for i in order]
+
+    def take(self, num_persons: NumPersons, name: str) -> Chosen:
+        """Whole images with exactly `num_persons` scored persons.
+
+        Raises:
+            UserError: fewer persons than asked; a broken image or annotation, unless these are skipped.
+        """
+        images: list[CocoDict] = []
+        skipped: list[str] = []
+        rest: list[CocoDict] = []
+        found = 0
+        for image in self._left:
+            if found == num_persons:
+                rest.append(image)
+                continue
+            fault = self._fault(image)
+            if fault and not self.skip_broken:
+                raise UserError(fault)
+            if fault:
+                skipped.append(fault)
+                continue
+            count = sum(is_scored(annotation) for annotation in self.source.annotations[image["id"]])
+            if num_persons != "all" and found + count > num_persons:
+                rest.append(image)
+            elif count:
+                images.append(image)
+                found += count
+        if found == 0 or (num_persons != "all" and found < num_persons):
+            raise UserError(
+                f"{self.source.file}: found {found} persons in whole images for data.num_persons.{name}, "
+                f"wanted {num_persons} ({len(skipped)} images skipped as broken)"
+            )
+        self._left = rest
+        return Chosen(images, skipped)
+
+    def _fault(self, image: CocoDict) -> str | None:
+        """The first thing wrong with an image or its annotations, in words, or None."""
+        fault = check_image(image)
+        if fault:
+            return f"{self.source.file}: image {image['id']}: {fault}"
+        for annotation in self.source.annotations[image["id"]]:
+            fault = check_annotation(annotation)
+            if fault:
+                return f"{self.source.file}: annotation {annotation['id']}: {fault}"
+        return _image_fault(self.source.root / self.source.split / image["file_name"], image)
+
+
+def _image_fault(file: Path, image: CocoDict) -> str | None:
+    """Decode the whole picture once: OpenCV would fill the lost part of a cut JPEG without a word."""
+    wanted = (image["width"], image["height"])
+    try:
+        with Image.open(file) as picture:
+            if picture.size != wanted:
+                return f"{file}: image {image['id']} has size {picture.size}, wanted {wanted} as annotated"
+            picture.load()
+    except FileNotFoundError:
+        return f"{file}: image {image['id']} is missing, wanted a picture of {wanted[0]} x {wanted[1]} pixels"
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0]
+        return f"{file}: image {image['id']} is broken ({reason}), wanted a picture that decodes"
+    return None
+
+
+def build_manifest(source: Source, chosen: Chosen, seed: int, sha256: str) -> CocoDict:
+    """The COCO dict of a subset; `file_name` is relative to `info.image_root`."""
+    images = sorted(chosen.images, key=lambda image: image["id"])
+    annotations = [annotation for image in images for annotation in source.annotations[image["id"]]]
+    return {
+        "info": {
+            "image_root": source.root.as_posix(),
+            "source_file": source.file.as_posix(),
+            "source_sha256": sha256,
+            "source_description": source.content.get("info", {}).get("description", ""),
+            "seed": seed,
+            "num_images": len(images),
+            "num_persons": sum(is_scored(annotation) for annotation in annotations),
+            "skipped": chosen.skipped,
+        },
+        "images": [{**image, "file_name": f"{source.split}/{image['file_name']}"} for image in images],
+        "annotations": annotations,
+        "categories": source.content.get("categories", [{"id": 1, "name": "person"}]),
+    }
+
+
+def build_manifests(
+    root: Path, num_persons: dict[str, NumPersons], seed: int, *, skip_broken: bool
+) -> dict[str, CocoDict]:
+    """Manifests `train`, `calibration` (both from train2017) and `val` (from val2017).
+
+    Calibration is drawn first, so that the persons every choice is made on stay the same as training grows.
+    """
+    manifests = {}
+    for split, names in {"train2017": ("calibration", "train"), "val2017": ("val",)}.items():
+        source = Source.open(root, split)
+        digest = sha256_of([source.file])
+        selection = Selection(source, seed, skip_broken=skip_broken)
+        for name in names:
+            manifests[name] = build_manifest(source, selection.take(num_persons[name], name), seed, digest)
+    return manifests

@@ -1,0 +1,1 @@
+"""From a model and persons to predictions, scores and COCO results."""

@@ -1,0 +1,74 @@
+"""From persons to predictions in image pixels; training validates with the same functions.
+
+Letters: N persons, B batch, K keypoints, H W input height and width.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+
+from bench.data.codec import DECODERS, Codec
+from bench.data.dataset import Sample, normalise
+from bench.data.geometry import Floats, invert, warp_points
+from bench.inference.flip import flip_output, mean_output
+from models import PoseOutput
+
+
+class Predictions(NamedTuple):
+    """Arrays in the order of the persons."""
+
+    keypoints: Floats  # (N, K, 2) image pixels
+    score: NDArray[np.float32]  # (N, K) heatmap peak
+    presence_logits: NDArray[np.float32] | None  # (N, K); None without a head
+
+
+def on_device(fabric: Fabric, loader: DataLoader[Sample]) -> Iterable[Sample]:
+    """The same batches on the fabric's device; sharding among devices is not left to the library."""
+    return cast(Iterable[Sample], fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+
+
+@torch.inference_mode()
+def run_model(model: nn.Module, loader: Iterable[Sample], *, flip_test: bool) -> Iterator[tuple[Sample, PoseOutput]]:
+    """Every batch with the model's output in float32, averaged with the mirrored one's under `flip_test`."""
+    model.eval()
+    for batch in loader:
+        image = normalise(batch.image)
+        output: PoseOutput = model(image)
+        if flip_test:
+            output = mean_output(output, flip_output(model(image.flip(-1))))
+        logits = output.presence_logits
+        yield batch, PoseOutput(output.heatmaps.float(), None if logits is None else logits.float())
+
+
+def decode_batch(batch: Sample, output: PoseOutput, codec: Codec, decoding: str) -> Predictions:
+    """Heatmaps to keypoints in image pixels."""
+    decoded = DECODERS[decoding](output.heatmaps, codec)
+    keypoints_input = decoded.keypoints_input.double().cpu().numpy()
+    logits = output.presence_logits
+    return Predictions(
+        keypoints=warp_points(keypoints_input, invert(batch.matrix.cpu().numpy())),
+        score=decoded.score.cpu().numpy(),
+        presence_logits=None if logits is None else logits.cpu().numpy(),
+    )
+
+
+def concatenate(parts: list[Predictions]) -> Predictions:
+    """Batches of predictions as one."""
+    logits = [part.presence_logits for part in parts if part.presence_logits is not None]
+    return Predictions(
+        keypoints=np.concatenate([part.keypoints for part in parts]),
+        score=np.concatenate([part.score for part in parts]),
+        presence_logits=np.concatenate(logits) if logits else None,
+    )
+
+
+def predict(model: nn.Module, loader: Iterable[Sample], codec: Codec, *, decoding: str, flip_test: bool) -> Predictions:
+    """Predictions for every person of a loader, in its order."""
+    outputs = run_model(model, loader, flip_test=flip_test)
+    return concatenate([decode_batch(batch, output, codec, decoding) for batch, output in outputs])

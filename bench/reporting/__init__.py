@@ -1,0 +1,1 @@
+"""From rows and predictions to tables, figures and pictures; never a model."""

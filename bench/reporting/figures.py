@@ -1,0 +1,279 @@
+"""Figures: crisp, colour-blind safe, and the same bytes every time. Letters: K keypoints."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from bench.data.keypoints import KEYPOINT_NAMES
+from bench.errors import UserError
+from bench.reporting.rows import (
+    HEATMAP_PEAK,
+    PRESENCE_HEAD,
+    SOURCES,
+    Row,
+    Source,
+    Summary,
+    by_experiment,
+    keypoint_presence,
+    oks,
+    presence,
+    run_file,
+    summarise,
+)
+
+DPI = 150
+MARKERS = "osD^vPX*"
+GREY = "0.45"
+PALETTE = sns.color_palette("colorblind")
+SOURCE_STYLES: dict[Source, tuple[Any, str]] = {
+    "presence_head": (PALETTE[1], "o"),
+    "heatmap_peak": (PALETTE[0], "s"),
+    "always_present": (GREY, "|"),
+}
+CURVES = {
+    "train_heatmap_loss": "training: heatmap loss",
+    "train_presence_loss": "training: presence loss",
+    "calibration_loss": "calibration split: loss",
+    "calibration_AP": "calibration split: AP (%)",
+}
+
+
+class Series(NamedTuple):
+    """One line of a panel: a summary per setting."""
+
+    label: str
+    points: Sequence[Summary]
+    colour: Any
+    marker: str
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """One style whatever the machine's matplotlibrc says; nothing global is left changed."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({**sns.axes_style("whitegrid"), **sns.plotting_context("notebook", font_scale=0.85)})
+        mpl.rcParams.update(
+            {
+                "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
+                "axes.edgecolor": "0.6",
+                "axes.titlesize": "medium",
+                "grid.color": "0.9",
+                "legend.frameon": False,
+                "savefig.facecolor": "white",
+            }
+        )
+        yield
+
+
+def save(figure: Figure, file: Path, dpi: int = DPI) -> None:
+    """A PNG without a date or a version in it."""
+    figure.savefig(file, dpi=dpi, metadata={"Software": None})
+
+
+def system_styles(names: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    """Colour and marker of each system, by its place among the declared ones."""
+    palette = PALETTE if len(names) <= len(PALETTE) else sns.color_palette("husl", len(names))
+    return {name: (palette[i], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+
+
+def read_curves(runs_dir: Path, name: str, seed: int) -> pd.DataFrame:
+    """Raises:
+    UserError: the curves of a run are missing, or a column is.
+    """
+    file = run_file(runs_dir, "curves", name, seed)
+    again = f"run `dvc repro train@{name}-{seed}`"
+    try:
+        frame = pd.read_csv(file)
+    except OSError as error:
+        raise UserError(f"{file}: missing ({error.strerror}), wanted the training curves: {again}") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not CSV ({str(error).splitlines()[0]}), wanted the training curves: {again}") from error
+    missing = [column for column in ("epoch", *CURVES) if column not in frame]
+    if missing:
+        raise UserError(f"{file}: column {missing[0]!r} is missing, wanted epoch, {', '.join(CURVES)}: {again}")
+    frame["calibration_AP"] *= 100
+    return frame
+
+
+def draw_curves(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], people: str) -> Figure:
+    """What training did: one panel per curve, one line per system and seed."""
+    styles = system_styles(names)
+    with house_style():
+        figure = Figure(figsize=(9, 6.4), layout="constrained")
+        panels = dict(zip(CURVES, figure.subplots(2, 2).flat, strict=True))
+        for name in names:
+            colour, marker = styles[name]
+            for seed in seeds:
+                frame = read_curves(runs_dir, name, seed)
+                for curve, ax in panels.items():
+                    if frame[curve].any():
+                        label = name if seed == seeds[0] else None
+                        ax.plot(frame["epoch"], frame[curve], color=colour, marker=marker, markersize=5, label=label)
+        for curve, ax in panels.items():
+            ax.set(title=CURVES[curve], xlabel="epoch")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            if not ax.lines:
+                ax.text(0.5, 0.5, "no system has a presence head", ha="center", color=GREY, transform=ax.transAxes)
+        handles, labels = panels["calibration_AP"].get_legend_handles_labels()
+        figure.suptitle(f"Training on {people}")
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        return figure
+
+
+def draw_keypoints(rows: Sequence[Row], people: str) -> Figure:
+    """Presence F1 per keypoint: one panel per system, one dot per keypoint and source."""
+    groups = by_experiment(rows)
+    num_columns = min(4, len(groups))
+    num_lines = -(-len(groups) // num_columns)
+    with house_style():
+        figure = Figure(figsize=(2.3 + 2.4 * num_columns, 1.2 + 4.9 * num_lines), layout="constrained")
+        axes = figure.subplots(num_lines, num_columns, sharex=True, sharey=True, squeeze=False)
+        for ax, (name, group) in zip(axes.flat, groups.items(), strict=False):
+            _dots(ax, group)
+            ax.set_title(name)
+            ax.tick_params(axis="x", labelbottom=True)
+        for ax in list(axes.flat)[len(groups) :]:
+            ax.set_axis_off()
+        axes[0, 0].set_yticks(range(len(KEYPOINT_NAMES)), [name.replace("_", " ") for name in KEYPOINT_NAMES])
+        axes[0, 0].invert_yaxis()
+        handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        labels = [label for label in SOURCES.values() if label in handles]
+        figure.suptitle(f"Presence F1 (%) per keypoint on {people}, {bars_note(rows)}")
+        figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=len(labels))
+        return figure
+
+
+def _dots(ax: Axes, group: Sequence[Row]) -> None:
+    sources = [source for source in SOURCES if all(source in row.presence for row in group)]
+    offsets = np.linspace(-0.24, 0.24, len(sources))
+    for offset, source in zip(offsets, sources, strict=True):
+        points = [summarise(group, keypoint_presence(source, "F1", k)) for k in range(len(KEYPOINT_NAMES))]
+        colour, marker = SOURCE_STYLES[source]
+        values, bars = _arrays(points)
+        style = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.2}
+        ax.errorbar(values, np.arange(len(points)) + offset, xerr=bars, label=SOURCES[source], **style)
+    ax.set_ylim(-0.6, len(KEYPOINT_NAMES) - 0.4)
+    ax.grid(visible=False, axis="y")
+
+
+def bars_note(rows: Sequence[Row]) -> str:
+    """What the bars of a figure are."""
+    seeds = len({row.seed for row in rows})
+    return f"mean ± sd over {seeds} seeds" if seeds > 1 else "95 % intervals over images"
+
+
+def draw_panels(
+    settings: Sequence[Any], panels: Mapping[str, Sequence[Series]], title: str, xlabel: str, parent: int | None = None
+) -> Figure:
+    """Numbers (%) against settings, one panel per metric.
+
+    The axis is logarithmic where the settings are positive numbers over more than a decade, else one place per setting;
+    the setting at `parent` is ringed.
+    """
+    log = is_log(settings)
+    with house_style():
+        figure = Figure(figsize=(1.0 + 3.3 * len(panels), 4.2), layout="constrained")
+        for ax, (metric, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            for i, line in enumerate(series):
+                _line(ax, _positions(settings, i, len(series)), line, joined=log, parent=parent)
+            ax.set(title=f"{metric} (%)", xlabel=xlabel)
+            _ticks(ax, settings, log=log)
+        figure.suptitle(title)
+        _shared_legend(figure, ringed=parent is not None)
+        return figure
+
+
+def is_log(settings: Sequence[Any]) -> bool:
+    """Whether settings belong on a logarithmic axis: positive numbers that span more than a decade."""
+    numbers = [value for value in settings if isinstance(value, int | float) and not isinstance(value, bool)]
+    return len(numbers) == len(settings) > 0 and min(numbers) > 0 and max(numbers) / min(numbers) > 10
+
+
+def _positions(settings: Sequence[Any], i: int, num_series: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Where series i stands: a little beside the others, so that bars do not hide each other."""
+    beside = (i - (num_series - 1) / 2) * 0.12
+    if not is_log(settings):
+        return np.arange(len(settings)) + beside
+    span = np.log10(max(settings) / min(settings))
+    return np.array(settings, dtype=np.float64) * 10 ** (beside * span / len(settings))
+
+
+def _line(
+    ax: Axes, x: np.ndarray[Any, np.dtype[np.float64]], series: Series, *, joined: bool, parent: int | None
+) -> None:
+    values, bars = _arrays(series.points)
+    style = {"color": series.colour, "marker": series.marker, "markersize": 6, "elinewidth": 1.5, "capsize": 3}
+    ax.errorbar(x, values, yerr=bars, linestyle="-" if joined else "none", linewidth=1, label=series.label, **style)
+    if parent is not None:
+        ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": "0.25", "linestyle": "none"}
+        ax.plot(x[[parent]], values[[parent]], marker="o", label="parent", **ring)
+
+
+def _ticks(ax: Axes, settings: Sequence[Any], *, log: bool) -> None:
+    labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in settings]
+    if log:
+        ax.set_xscale("log")
+    else:
+        ax.set_xlim(-0.6, len(settings) - 0.4)
+    slanted = max(map(len, labels)) * len(labels) > 30
+    turn: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    ax.set_xticks(list(settings) if log else range(len(settings)), labels, **turn)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(y=0.15)
+
+
+def _shared_legend(figure: Figure, *, ringed: bool) -> None:
+    entries = {
+        label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    if ringed:
+        entries["parent"] = entries.pop("parent")  # last, after the series
+    if len(entries) > 1:
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=len(entries))
+
+
+def _arrays(points: Sequence[Summary]) -> tuple[Any, Any]:
+    """Values (P,) and bars (2, P) in per cent: to the interval's bounds, or the standard deviation both ways."""
+    values, lows, highs = [], [], []
+    for value, low, high, sd, _ in points:
+        centre = np.nan if value is None else value
+        values.append(centre)
+        lows.append(sd if sd is not None else np.nan if low is None else centre - low)
+        highs.append(sd if sd is not None else np.nan if high is None else high - centre)
+    # A percentile interval may leave out its own value; a bar cannot have a negative length.
+    return 100 * np.array(values), 100 * np.maximum(np.array([lows, highs]), 0.0)
+
+
+def draw_systems(rows: Sequence[Row], people: str) -> Figure:
+    """AP and presence of every system at a glance, the floors beside each."""
+    groups = by_experiment(rows)
+    title = f"Systems on {people}, {bars_note(rows)}"
+    return draw_panels(list(groups), metric_panels(list(groups.values())), title, "")
+
+
+def metric_panels(groups: Sequence[Sequence[Row]]) -> dict[str, list[Series]]:
+    """AP, and AUROC and F1 by source, of groups of rows that are one setting each."""
+    ap = Series("AP", [summarise(group, oks("AP")) for group in groups], PALETTE[2], "D")
+    return {
+        "AP": [ap],
+        "presence AUROC": _by_source(groups, "AUROC", [PRESENCE_HEAD, HEATMAP_PEAK]),
+        "presence F1": _by_source(groups, "F1", list(SOURCES)),
+    }
+
+
+def _by_source(groups: Sequence[Sequence[Row]], metric: str, sources: Sequence[Source]) -> list[Series]:
+    found = [source for source in sources if any(source in row.presence for group in groups for row in group)]
+    return [
+        Series(SOURCES[source], [summarise(group, presence(source, metric)) for group in groups], *SOURCE_STYLES[source])
+        for source in found
+    ]

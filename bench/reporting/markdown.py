@@ -1,0 +1,179 @@
+"""Markdown pages: escaping, the texts that every page shares, and the pages' skeletons."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from bench.reporting.rows import Row, by_experiment
+
+SMALL_MODEL = 20e6
+"""Below this many parameters a system is far from the published ones (ViT-S, the smallest ViTPose, has 22 M)."""
+
+ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+
+
+def render(template: str, **values: Any) -> str:
+    """A page; a name that the template uses and nobody gave is an error."""
+    text = ENVIRONMENT.from_string(template).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def escape(text: object) -> str:
+    """Text as it is, on one line, whatever Markdown or HTML it looks like, also inside of a table."""
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*|\[\]~$])", r"\\\1", line)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)
+
+
+def fresh_folder(folder: Path) -> None:
+    """An empty folder for a page: what an earlier run generated goes, so that nothing undeclared stays on show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        if file.suffix in {".md", ".csv", ".png"}:
+            file.unlink()
+
+
+def people_of(rows: Sequence[Row]) -> str:
+    """What the numbers were taken on, for every title."""
+    sources = {row.data.source for row in rows}
+    return "drawn people" if "drawn" in sources else f"people of {escape(rows[0].data.name)}"
+
+
+def one_line(rows: Sequence[Row]) -> str:
+    """What ran, on which data."""
+    data, seeds = rows[0].data, sorted({row.seed for row in rows})
+    systems = len(by_experiment(rows))
+    return (
+        f"{systems} system{'s' if systems > 1 else ''}, training seed{'s' if len(seeds) > 1 else ''} "
+        f"{', '.join(map(str, seeds))}, tested on {people_of(rows)}: {data.num_persons} persons in {data.num_images} "
+        f"images, {data.num_present} keypoints present and {data.num_absent} absent (policy "
+        f"{escape(rows[0].protocol.policy)})."
+    )
+
+
+HOW_TO_READ = """\
+**AP** is COCO's average precision of whole poses, **AR** its average recall: a pose counts as right where its keypoints \
+are near the labelled ones, measured by object keypoint similarity (OKS) and averaged over ten strictnesses; AP50 and \
+AP75 take one strictness, APM and APL only medium and large persons. \
+**Presence F1** asks something else: which keypoints are there at all. It is the harmonic mean of precision and recall \
+over all keypoints of all persons, at a threshold that was chosen on other persons (the calibration split); \
+**AUROC** needs no threshold, and 50 % is a coin. \
+**Heatmap peak** reads presence off the height of the heatmap's peak, which every system gives for free, and **always \
+present** says yes to everything: a presence head earns its place only above both. \
+{interval} \
+Arrows tell which way is better, and an en dash (–) that a number is undefined or, for a spread, that there is one seed."""
+
+ONE_SEED = (
+    "Brackets are **95 % intervals**: the range of the number when the images of the val split are drawn again with "
+    "replacement (percentile bootstrap); they know nothing of what another training seed would give."
+)
+MANY_SEEDS = (
+    "**±** is the standard deviation over training seeds, around their mean; it knows nothing of what other val images "
+    "would give."
+)
+
+
+def how_to_read(rows: Sequence[Row]) -> str:
+    """What the words of a page mean."""
+    return HOW_TO_READ.format(interval=ONE_SEED if len({row.seed for row in rows}) == 1 else MANY_SEEDS)
+
+
+def limits(rows: Sequence[Row]) -> str:
+    """What the page does not show, as far as its rows tell."""
+    sentences = []
+    if any(row.data.source == "drawn" for row in rows):
+        sentences.append(
+            "The people are drawn by a program: who leads here may not lead on photographs, and no number compares with "
+            "one published for COCO."
+        )
+    else:
+        sentences.append(
+            "Absent means what the annotators left unlabelled: out of the picture, hidden, too small or passed over."
+        )
+    largest = max(row.num_parameters for row in rows)
+    if largest < SMALL_MODEL:
+        sentences.append(
+            f"The models are small (at most {largest / 1e6:.1f} M parameters), so this says little about those of the "
+            "papers they are named after."
+        )
+    if any("warmstart" in row.protocol.init for row in rows):
+        sentences.append("Backbones were warm-started on other drawn people: see `models/warmstart/`.")
+    if len({row.seed for row in rows}) == 1:
+        sentences.append("There is one training seed, so no difference here is shown to survive a retraining.")
+    sentences.append("Boxes are given, not detected." if _boxes_given(rows) else "")
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _boxes_given(rows: Sequence[Row]) -> bool:
+    return all("ground" in row.protocol.boxes.lower() for row in rows)
+
+
+def mismatches(rows: Sequence[Row]) -> list[str]:
+    """One line for each thing that must be equal before rows may be compared, and is not."""
+    records = {
+        "protocol": lambda row: row.protocol.model_dump(),
+        "data": lambda row: row.data.model_dump(include={"source", "name", "sha256"}),
+    }
+    lines = []
+    for record, values_of in records.items():
+        for key in values_of(rows[0]):
+            found = _runs_by_value(rows, lambda row, key=key, values_of=values_of: str(values_of(row)[key]))
+            if len(found) > 1:
+                lines.append(f"{record}.{key}: {_spell(found)}")
+    return lines
+
+
+MISMATCH_NOTE = "> **The rows below differ in more than the system: compare them with that in mind.**"
+
+
+def mismatch_note(rows: Sequence[Row]) -> str:
+    """A warning for above a table; empty where all rows share one protocol and one data set."""
+    lines = mismatches(rows)
+    return "\n".join([MISMATCH_NOTE, *(f"> - {line}" for line in lines)]) if lines else ""
+
+
+def provenance(rows: Sequence[Row]) -> str:
+    """Where the numbers come from, as a list: one value where all rows agree, else who has which."""
+    facts: dict[str, Callable[[Row], str]] = {
+        "data": lambda row: (
+            f"{row.data.name} ({row.data.source}), val split: {row.data.num_persons} persons in {row.data.num_images} "
+            f"images, {row.data.num_present} keypoints present and {row.data.num_absent} absent under policy "
+            f"{row.protocol.policy}"
+        ),
+        "data sha256": lambda row: row.data.sha256,
+        **{f"protocol, {key}": _protocol(key) for key in type(rows[0].protocol).model_fields},
+        "code sha256": lambda row: row.provenance.code_sha256,
+        "device": lambda row: row.provenance.device,
+        "precision": lambda row: row.provenance.precision,
+        "versions": lambda row: ", ".join(f"{k} {v}" for k, v in sorted(row.provenance.versions.items())),
+        "parameters sha256": lambda row: row.provenance.params_sha256,
+        "best epoch": lambda row: str(row.best_epoch),
+    }
+    seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
+    lines = [f"- training seeds: {seeds}"]
+    lines += [f"- {escape(fact)}: {_spell(_runs_by_value(rows, value))}" for fact, value in facts.items()]
+    return "\n".join(lines)
+
+
+def _protocol(key: str) -> Callable[[Row], str]:
+    return lambda row: str(getattr(row.protocol, key))
+
+
+def _runs_by_value(rows: Sequence[Row], value: Callable[[Row], str]) -> dict[str, list[str]]:
+    """Which runs have which value; a seed is named only where the seeds of a run differ."""
+    found: dict[str, list[str]] = {}
+    for name, group in by_experiment(rows).items():
+        split = len({value(row) for row in group}) > 1
+        for row in group if split else group[:1]:
+            found.setdefault(value(row), []).append(f"{name} (seed {row.seed})" if split else name)
+    return found
+
+
+def _spell(found: Mapping[str, Sequence[str]]) -> str:
+    if len(found) == 1:
+        return escape(next(iter(found)))
+    return "; ".join(f"{escape(', '.join(runs))}: {escape(value)}" for value, runs in found.items())

@@ -1,0 +1,275 @@
+"""Pictures of persons: the truth beside what each system says, and which keypoints it calls absent.
+
+Letters: K keypoints.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from bench.data.coco import CocoDict, Person, persons_of, read_coco, read_image
+from bench.data.geometry import Floats, bbox_to_view, crop_matrix, warp_points
+from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
+from bench.data.presence import POLICIES
+from bench.errors import UserError
+from bench.reporting.figures import house_style, save
+from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, Row, run_file
+
+PERSONS_PER_PICTURE = 6
+MAX_BYTES = 1_500_000
+CELL_SIZE = (270, 360)  # (w, h) of a crop in its own pixels
+CONTEXT = 1.4  # of the person's box
+OUTSIDE = (150, 150, 150)
+SIDE_COLOURS = {"left": "#0096ff", "right": "#ffa000", "mid": "#f5f5f5"}
+ABSENT_COLOUR = "#e8000b"
+COLUMNS = ("split", "annotation_id", "keypoint", "x", "y", "score", "presence_logit")
+
+
+class Subject(NamedTuple):
+    """A person to show. `keypoints` (K, 2) in image pixels, NaN where no position is known; `present` (K,) and
+    `hidden` (K,): present, but behind something."""
+
+    annotation_id: int
+    bbox: Floats
+    image_file: Path
+    keypoints: Floats
+    present: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
+
+
+class Statement(NamedTuple):
+    """What a system says of a person: `keypoints` (K, 2) in image pixels and which of them are `present` (K,)."""
+
+    keypoints: Floats
+    present: NDArray[np.bool_]
+
+
+def write_pictures(
+    folder: Path, manifest_file: Path, runs_dir: Path, rows: Sequence[Row], num_persons: int, seed: int
+) -> list[str]:
+    """Write `pictures_<n>.png` of persons drawn with `seed` from the val split; returns the file names.
+
+    `rows` has one row per system, whose thresholds and predictions are shown.
+
+    Raises:
+        UserError: a manifest, an image or predictions are missing or incomplete.
+    """
+    subjects = choose_subjects(read_coco(manifest_file), num_persons, seed, rows[0].protocol.policy)
+    statements = {row.experiment: read_statements(runs_dir, row, subjects) for row in rows}
+    drawn = any(row.data.source == "drawn" for row in rows)
+    names = []
+    for start in range(0, len(subjects), PERSONS_PER_PICTURE):
+        chosen = range(start, min(start + PERSONS_PER_PICTURE, len(subjects)))
+        names.append(f"pictures_{start // PERSONS_PER_PICTURE + 1}.png")
+        columns = {name: [said[i] for i in chosen] for name, said in statements.items()}
+        figure = draw_grid([subjects[i] for i in chosen], columns, drawn=drawn)
+        _save_small(figure, folder / names[-1])
+    return names
+
+
+def choose_subjects(manifest: CocoDict, num_persons: int, seed: int, policy: str) -> list[Subject]:
+    """`num_persons` of the scored persons (all, when there are fewer), drawn with `seed` and by nothing else; `policy`
+    says what counts as present."""
+    truths = {annotation["id"]: annotation.get("true_keypoints") for annotation in manifest["annotations"]}
+    people = sorted(persons_of(manifest), key=lambda person: person.annotation_id)
+    order = np.random.default_rng(seed).permutation(len(people))[:num_persons]
+    return [_subject(people[i], truths[people[i].annotation_id], policy) for i in order]
+
+
+def _subject(person: Person, truth: list[float] | None, policy: str) -> Subject:
+    """Positions of drawn people are the true ones, else those that the annotator gave."""
+    present = POLICIES[policy](person.visibility, person.true_visibility).present
+    if truth is None:
+        # COCO writes (0, 0) for what is not labelled, which is a place in the picture.
+        keypoints = np.where(person.visibility[:, None] > 0, person.keypoints, np.nan)
+        hidden = person.visibility == 1
+    else:
+        keypoints = np.array(truth, dtype=np.float64).reshape(NUM_KEYPOINTS, 3)[:, :2]
+        hidden = np.array(truth[2::3]) == 1
+    return Subject(person.annotation_id, person.bbox, person.image_file, keypoints, present, hidden)
+
+
+def read_statements(runs_dir: Path, row: Row, subjects: Sequence[Subject]) -> list[Statement]:
+    """A system's predictions for each subject, present or absent by the run's own calibrated threshold: of the presence
+    head where it has one, else of the heatmap peak.
+
+    Raises:
+        UserError: the predictions are missing, lack a column, or lack a person.
+    """
+    file = run_file(runs_dir, "predictions", row.experiment, row.seed)
+    again = f"run `dvc repro predict@{row.experiment}-{row.seed}`"
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: no readable predictions ({str(error).splitlines()[0]}): {again}") from error
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing:
+        raise UserError(f"{file}: column {missing[0]!r} is missing, wanted {', '.join(COLUMNS)}: {again}")
+    frame = frame[frame["split"] == "val"]
+    people = dict(iter(frame.groupby("annotation_id")))
+    for subject in subjects:
+        if subject.annotation_id not in people or len(people[subject.annotation_id]) != NUM_KEYPOINTS:
+            found = len(people.get(subject.annotation_id, ()))
+            raise UserError(
+                f"{file}: annotation {subject.annotation_id}: found {found} keypoints, wanted {NUM_KEYPOINTS}: {again}"
+            )
+    return [_statement(people[subject.annotation_id].sort_values("keypoint"), row) for subject in subjects]
+
+
+def _statement(person: pd.DataFrame, row: Row) -> Statement:
+    keypoints = person[["x", "y"]].to_numpy(dtype=np.float64)
+    if PRESENCE_HEAD in row.presence:
+        presence = 1 / (1 + np.exp(-person["presence_logit"].to_numpy(dtype=np.float64)))
+        return Statement(keypoints, presence >= row.presence[PRESENCE_HEAD].threshold)
+    score = person["score"].to_numpy(dtype=np.float64)
+    return Statement(keypoints, score >= row.presence[HEATMAP_PEAK].threshold)
+
+
+def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], *, drawn: bool) -> Figure:
+    """One line per subject: the truth, then each system."""
+    cell_w, cell_h, strip, top = 1.9, 2.53, 0.42, 0.95  # inches
+    names = ["truth", *columns]
+    size = (cell_w * len(names), (cell_h + strip) * len(subjects) + top)
+    with house_style():
+        figure = Figure(figsize=size)
+        grid = figure.add_gridspec(
+            len(subjects), len(names), left=0.004, right=0.996, top=1 - top / size[1], bottom=strip / size[1],
+            wspace=0.03, hspace=strip / cell_h,
+        )  # fmt: skip
+        for i, subject in enumerate(subjects):
+            matrix = crop_matrix(bbox_to_view(subject.bbox, CELL_SIZE, CONTEXT), CELL_SIZE)
+            crop = _crop(read_image(subject.image_file), matrix)
+            for j, name in enumerate(names):
+                ax = figure.add_subplot(grid[i, j])
+                _show(ax, crop)
+                if j == 0:
+                    _draw_truth(ax, subject, matrix)
+                else:
+                    _draw_statement(ax, subject, columns[name][i], matrix)
+                if i == 0:
+                    ax.set_title(name, fontsize=10, fontweight="bold")
+        kind = "Drawn people" if drawn else "People"
+        figure.suptitle(f"{kind} of the val split, chosen by a seed alone", y=1 - 0.06 / size[1], va="top", fontsize=11)
+        anchor = (0.5, 1 - 0.28 / size[1])
+        handles = list(_legend_handles(drawn=drawn))
+        per_line = len(handles) if size[0] > 8 else 3
+        figure.legend(handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=per_line, fontsize=8)
+        return figure
+
+
+def _crop(image: NDArray[np.uint8], matrix: Floats) -> NDArray[np.uint8]:
+    """The person with its surroundings, `CELL_SIZE` large; what lies outside of the image is grey."""
+    crop = cv2.warpAffine(image, matrix, CELL_SIZE, flags=cv2.INTER_LINEAR, borderValue=OUTSIDE)
+    return np.asarray(crop, dtype=np.uint8)
+
+
+def _show(ax: Axes, crop: NDArray[np.uint8]) -> None:
+    ax.imshow(crop, interpolation="bilinear")
+    ax.set(xlim=(-0.5, CELL_SIZE[0] - 0.5), ylim=(CELL_SIZE[1] - 0.5, -0.5), xticks=[], yticks=[])
+    ax.grid(visible=False)
+
+
+def _draw_truth(ax: Axes, subject: Subject, matrix: Floats) -> None:
+    points = warp_points(subject.keypoints, matrix)
+    _draw_pose(ax, points, subject.present, subject.hidden)
+    shown = _in_crop(points) | subject.present
+    absent = [k for k in range(NUM_KEYPOINTS) if not subject.present[k] and not shown[k]]
+    _caption(ax, f"absent, not in this crop: {list_keypoints(absent)}" if absent else "")
+
+
+def _draw_statement(ax: Axes, subject: Subject, said: Statement, matrix: Floats) -> None:
+    _draw_pose(ax, warp_points(said.keypoints, matrix), said.present, np.zeros(NUM_KEYPOINTS, dtype=bool))
+    right = int((said.present == subject.present).sum())
+    _caption(ax, f"presence right: {right} of {NUM_KEYPOINTS}")
+
+
+def _caption(ax: Axes, text: str) -> None:
+    ax.text(0.5, -0.02, _wrap(text), transform=ax.transAxes, ha="center", va="top", fontsize=6.5, linespacing=1.1)
+
+
+def _draw_pose(
+    ax: Axes, points: Floats, present: NDArray[np.bool_], hidden: NDArray[np.bool_]
+) -> None:
+    """Limbs between present keypoints, dots for present ones (hollow for hidden), hollow crosses for absent ones."""
+    for start, end in SKELETON:
+        if present[start] and present[end]:
+            line = points[[start, end]]
+            colour = SIDE_COLOURS[side_of(start, end)]
+            ax.plot(*line.T, color="black", linewidth=2.8, alpha=0.55, solid_capstyle="round")
+            ax.plot(*line.T, color=colour, linewidth=1.6, solid_capstyle="round")
+    for k in np.flatnonzero(present):
+        colour = SIDE_COLOURS[side_of(k, k)]
+        face = "none" if hidden[k] else colour
+        edge = colour if hidden[k] else "black"
+        ax.plot(*points[k], "o", markersize=4.2, markerfacecolor=face, markeredgecolor=edge, markeredgewidth=0.7)
+    for k in np.flatnonzero(~present & _in_crop(points)):
+        ax.plot(*points[k], **CROSS)
+
+
+CROSS: dict[str, Any] = {
+    "marker": "X", "markersize": 6.5, "markerfacecolor": "none", "markeredgecolor": ABSENT_COLOUR,
+    "markeredgewidth": 1.1, "linestyle": "none",
+}  # fmt: skip
+
+
+def side_of(start: int, end: int) -> str:
+    """Side of a limb: left, right, or mid where it joins the two sides or lies on the midline."""
+    sides = {KEYPOINT_NAMES[k].partition("_")[0] for k in (start, end)} - {"nose"}
+    return sides.pop() if len(sides) == 1 else "mid"
+
+
+def list_keypoints(keypoints: Sequence[int]) -> str:
+    """Keypoint names in few words: both of a pair as one plural."""
+    names = [KEYPOINT_NAMES[k] for k in keypoints]
+    words: list[str] = []
+    for name in names:
+        side, _, part = name.partition("_")
+        if not part:
+            words.append(name)
+        elif f"left_{part}" in names and f"right_{part}" in names:
+            words += [f"{part}s"] if side == "left" else []
+        else:
+            words.append(f"{side} {part}")
+    return ", ".join(words)
+
+
+def _in_crop(points: Floats) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        inside: NDArray[np.bool_] = ((points > -0.5) & (points < np.array(CELL_SIZE) - 0.5)).all(-1)
+    return inside
+
+
+def _wrap(text: str, width: int = 40) -> str:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def _legend_handles(*, drawn: bool) -> Iterator[Line2D]:
+    for side, label in (("left", "person's left"), ("right", "person's right"), ("mid", "middle")):
+        colour = SIDE_COLOURS[side]
+        yield Line2D([], [], color=colour, marker="o", markeredgecolor="black", markeredgewidth=0.7, label=label)
+    hidden = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "0.3", "linestyle": "none"}
+    yield Line2D([], [], **hidden, label="hidden (truth only)")
+    where = "true place, or where the system puts it" if drawn else "where the system puts it"
+    yield Line2D([], [], **CROSS, label=f"absent ({where})")
+    yield Line2D([], [], marker="s", color="none", markerfacecolor="#969696", label="outside of the image")
+
+
+def _save_small(figure: Figure, file: Path) -> None:
+    """As fine as `MAX_BYTES` allows."""
+    for dpi in (150, 120, 100, 80, 60):
+        save(figure, file, dpi)
+        if file.stat().st_size <= MAX_BYTES:
+            return

@@ -1,0 +1,308 @@
+"""From `params.yaml` to complete parameters: strict reading, merging and the errors that name the key.
+
+Merge order: section <- `profiles.<profile>.<section>` <- `experiments.<name>` <- `ablations.<name>`.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from bench.config import (
+    PROFILE_SECTIONS,
+    BaseParams,
+    DataParams,
+    EvaluateParams,
+    Params,
+    ReportParams,
+    TestParams,
+    TrainConfig,
+    WarmstartParams,
+)
+from bench.errors import UserError
+
+Tree = dict[str, Any]
+Section = TypeVar("Section", bound=Params)
+TOP_LEVEL_KEYS = ("profile", "seeds", *PROFILE_SECTIONS, "profiles", "experiments", "ablations", "warmstart")
+
+
+class Layer(NamedTuple):
+    """One place in the file that sets values, with its path for messages."""
+
+    path: str
+    values: Tree
+
+
+class Ablation(NamedTuple):
+    """A one-factor change: `factor` is the dotted key, its values are the run's and its parent's."""
+
+    name: str
+    parent: str
+    factor: str
+    value: Any
+    parent_value: Any
+
+
+class Grid(NamedTuple):
+    """The selected profile, complete: every parameter of every declared run."""
+
+    profile: str
+    profiles: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data: DataParams
+    test: TestParams
+    evaluate: EvaluateParams
+    report: ReportParams
+    experiments: dict[str, TrainConfig]
+    ablations: dict[str, TrainConfig]
+    factors: tuple[Ablation, ...]
+    warmstart: WarmstartParams
+
+
+def load_grid(file: Path, profile: str | None = None) -> Grid:
+    """Read, merge and check `params.yaml`: the grid of `profile`, or else of the one that the file selects.
+
+    Every profile is checked, so a typo in a profile at rest is found too.
+
+    Raises:
+        UserError: one line with the file, the path of the key, what was found and what was wanted.
+    """
+    try:
+        raw = _read_yaml(file)
+        _check_top_level(raw)
+        selected = _choice("profile", raw["profile"] if profile is None else profile, raw["profiles"])
+        grids = {name: _resolve_profile(raw, name, distinct=name == selected) for name in raw["profiles"]}
+        return grids[selected]
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error.__cause__
+
+
+def _read_yaml(file: Path) -> Tree:
+    try:
+        raw = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror}), wanted a YAML file of parameters") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 text (byte {error.start}), wanted a YAML file of parameters") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{where}not valid YAML: {str(error.problem).splitlines()[0]}") from error
+    except YAMLError as error:
+        raise UserError(f"not valid YAML: {str(error).splitlines()[0]}") from error
+    return _mapping("top level", raw)
+
+
+def _check_top_level(raw: Tree) -> None:
+    _check_keys("", raw, TOP_LEVEL_KEYS)
+    for key in TOP_LEVEL_KEYS:
+        if key not in raw:
+            raise UserError(f"{key}: missing, wanted all of {', '.join(TOP_LEVEL_KEYS)}")
+    seeds = raw["seeds"]
+    if not (isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)):
+        raise UserError(f"seeds: found {seeds!r}, wanted a list of at least one whole number from 0 up")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds: found {seeds!r}, wanted every seed once")
+    if not _mapping("experiments", raw["experiments"]):
+        raise UserError("experiments: found none, wanted at least one system")
+    for key in ("experiments", "ablations", "profiles"):
+        for name in _mapping(key, raw[key]):
+            if not re.fullmatch(r"\w+", str(name), re.ASCII):
+                raise UserError(f"{key}.{name}: found {name!r}, wanted a name of letters, digits and underscores")
+            _mapping(f"{key}.{name}", raw[key][name])
+    for name in raw["ablations"]:
+        if name in raw["experiments"]:
+            raise UserError(f"ablations.{name}: the name is taken by experiments.{name}, wanted another one")
+
+
+def _resolve_profile(raw: Tree, profile: str, *, distinct: bool) -> Grid:
+    overrides = raw["profiles"][profile]
+    _check_keys(f"profiles.{profile}", overrides, PROFILE_SECTIONS)
+
+    def layers(section: str) -> list[Layer]:
+        path = f"profiles.{profile}.{section}"
+        own = _mapping(path, overrides.get(section, {}))
+        return [Layer(section, _mapping(section, raw[section])), Layer(path, own)]
+
+    data = _build(DataParams, layers("data"))
+    evaluate = _build(EvaluateParams, layers("evaluate"))
+    experiments = {
+        name: _build(BaseParams, [*layers("base"), Layer(f"experiments.{name}", own)])
+        for name, own in raw["experiments"].items()
+    }
+    parents = {name: _parent(name, own, experiments) for name, own in raw["ablations"].items()}
+    changes = {name: {k: v for k, v in own.items() if k != "of"} for name, own in raw["ablations"].items()}
+    ablations = {
+        name: _build(
+            BaseParams,
+            [
+                *layers("base"),
+                Layer(f"experiments.{parent}", raw["experiments"][parent]),
+                Layer(f"ablations.{name}", changes[name]),
+            ],
+        )
+        for name, parent in parents.items()
+    }
+    factors = tuple(
+        _factor(name, parent, changes[name], ablations[name], experiments[parent], distinct=distinct)
+        for name, parent in parents.items()
+    )
+    _check_policies(data, evaluate, profile, {**experiments, **ablations})
+    return Grid(
+        profile=profile,
+        profiles=tuple(raw["profiles"]),
+        seeds=tuple(raw["seeds"]),
+        data=data,
+        test=_build(TestParams, layers("test")),
+        evaluate=evaluate,
+        report=_build(ReportParams, layers("report")),
+        experiments={name: TrainConfig.from_base(base) for name, base in experiments.items()},
+        ablations={name: TrainConfig.from_base(base) for name, base in ablations.items()},
+        factors=factors,
+        warmstart=_warmstart(raw, data),
+    )
+
+
+def _warmstart(raw: Tree, data: DataParams) -> WarmstartParams:
+    params = _build(WarmstartParams, [Layer("warmstart", _mapping("warmstart", raw["warmstart"]))])
+    _choice("warmstart.profile", params.profile, raw["profiles"])
+    if data.source == "drawn" and params.seed == data.seed:
+        raise UserError(f"warmstart.seed: found {params.seed}, wanted another than data.seed: the people must differ")
+    return params
+
+
+def _parent(name: str, entry: Tree, experiments: Mapping[str, BaseParams]) -> str:
+    if "of" not in entry:
+        raise UserError(f"ablations.{name}.of: missing, wanted the experiment that it changes")
+    return _choice(f"ablations.{name}.of", entry["of"], experiments)
+
+
+def _factor(
+    name: str, parent: str, change: Tree, own: BaseParams, parent_base: BaseParams, *, distinct: bool
+) -> Ablation:
+    leaves = list(_leaves(change))
+    if len(leaves) != 1:
+        raise UserError(
+            f"ablations.{name}: changes {len(leaves)} keys ({', '.join(leaves) or 'none'}), wanted exactly one: "
+            "an ablation is a one-factor change"
+        )
+    if distinct and TrainConfig.from_base(own) == TrainConfig.from_base(parent_base):
+        raise UserError(
+            f"ablations.{name}.{leaves[0]}: changes nothing in {parent}, which has this value already or does not "
+            "read it, wanted a different run"
+        )
+    return Ablation(name, parent, leaves[0], _get(own, leaves[0]), _get(parent_base, leaves[0]))
+
+
+def _check_policies(data: DataParams, evaluate: EvaluateParams, profile: str, runs: Mapping[str, BaseParams]) -> None:
+    policies = {"evaluate": evaluate.presence_policy, **{name: run.presence_policy for name, run in runs.items()}}
+    for where, policy in policies.items():
+        if policy == "true" and data.source != "drawn":
+            raise UserError(
+                f"{where}: presence_policy 'true' in profile {profile} with data.source {data.source!r}, "
+                "wanted 'labelled' or 'visible': only drawn people carry the truth"
+            )
+
+
+def _build(section: type[Section], layers: list[Layer]) -> Section:
+    merged = layers[0].values
+    for layer in layers[1:]:
+        merged = _merge(merged, layer.values, layer.path)
+    try:
+        return section.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_first_error(section, error, layers)) from error
+
+
+def _merge(below: Tree, above: Tree, path: str) -> Tree:
+    merged = dict(below)
+    _check_keys(path, above, below)
+    for key, value in above.items():
+        if isinstance(below[key], dict):
+            merged[key] = _merge(below[key], _mapping(f"{path}.{key}", value), f"{path}.{key}")
+        else:
+            merged[key] = value
+    return merged
+
+
+def _first_error(section: type[Params], error: ValidationError, layers: list[Layer]) -> str:
+    """The first complaint of pydantic, at the place in the file that set the value."""
+    first = error.errors()[0]
+    keys = [
+        str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal[", "float", "constr"))
+    ]
+    layer = next((layer for layer in reversed(layers) if _has(layer.values, keys)), layers[0])
+    path = ".".join([layer.path, *keys])
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(path, keys[-1], _fields(section, keys[:-1]))
+    if first["type"] == "missing":
+        return f"{path}: missing, wanted a value"
+    if first["type"] == "value_error":
+        source = next((x for x in reversed(layers) if x.values), layers[0]) if not keys else layer
+        return f"{'.'.join([source.path, *keys])}: {first['ctx']['error']}"
+    wanted = first["msg"].replace("Input should be", "").replace("Tuple should have", "").split(" after ")[0].strip()
+    return f"{path}: found {first['input']!r}, wanted {wanted}"
+
+
+def _fields(section: type[Params], keys: Iterable[str]) -> Iterable[str]:
+    for key in keys:
+        section = section.model_fields[key].annotation  # type: ignore[assignment]
+    return section.model_fields
+
+
+def _check_keys(path: str, values: Tree, known: Iterable[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise UserError(_unknown_key(f"{path}.{key}".lstrip("."), str(key), known))
+
+
+def _unknown_key(path: str, key: str, known: Iterable[str]) -> str:
+    return f"{path}: unknown key {key!r}, wanted one of {', '.join(known)}{_nearest(key, known)}"
+
+
+def _choice(path: str, value: Any, known: Iterable[str]) -> str:
+    if value not in list(known):
+        raise UserError(f"{path}: found {value!r}, wanted one of {', '.join(known)}{_nearest(str(value), known)}")
+    return str(value)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; nearest: {close[0]}" if close else ""
+
+
+def _mapping(path: str, value: Any) -> Tree:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found {value!r}, wanted a mapping of keys to values")
+    return value
+
+
+def _leaves(tree: Tree, path: str = "") -> Iterable[str]:
+    for key, value in tree.items():
+        where = f"{path}.{key}".lstrip(".")
+        if isinstance(value, dict):
+            yield from _leaves(value, where)
+        else:
+            yield where
+
+
+def _has(tree: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if isinstance(tree, list):
+            return True
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return bool(keys)
+
+
+def _get(params: Params, path: str) -> Any:
+    value: Any = params
+    for key in path.split("."):
+        value = getattr(value, key)
+    return value

@@ -1,0 +1,116 @@
+"""Where stages find each other's files, relative to the project's root, and how small ones are read and written."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.data.hashing import sha256_of
+from bench.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+MANIFESTS = ("train", "calibration", "val")
+
+
+def plan_dir(profile: str) -> Path:
+    """Resolved parameters: `prepare.json`, `report.json` and, per run, `<run>/{train,predict,evaluate}.json`."""
+    return Path("runs", profile, "plan")
+
+
+def manifest_file(profile: str, name: str) -> Path:
+    return Path("data", profile, f"{name}.json")
+
+
+def drawn_dir(profile: str) -> Path:
+    return Path("data", profile, "drawn")
+
+
+class RunFiles(NamedTuple):
+    """The outputs of one run. What reports read lies together, by kind, so that a stage can depend on all of a kind."""
+
+    profile: str
+    run: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.run}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return Path("runs", self.profile, self.name)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "training.json"
+
+    @property
+    def live(self) -> Path:
+        return self.folder / "dvclive"
+
+    @property
+    def curves(self) -> Path:
+        return Path("runs", self.profile, "curves", f"{self.name}.csv")
+
+    @property
+    def predictions(self) -> Path:
+        return Path("runs", self.profile, "predictions", f"{self.name}.parquet")
+
+    @property
+    def row(self) -> Path:
+        return Path("runs", self.profile, "rows", f"{self.name}.json")
+
+
+class TrainingInfo(BaseModel):
+    """What a training says of itself beside its weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    best_epoch: int
+    device: str
+    num_parameters: int
+    num_presence_parameters: int
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
+
+
+def write_json(file: Path, content: Any) -> None:
+    write_text(file, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_model(file: Path, model: type[Model]) -> Model:
+    """A validated record.
+
+    Raises:
+        UserError: the file is missing, or not such a record.
+    """
+    try:
+        return model.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}), wanted the output of an earlier stage") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{file}: {key}: {first['msg']}, found {first['input']!r}") from error
+
+
+NUMBER_MAKING = ("models", "bench/data", "bench/training", "bench/inference", "bench/metrics")
+
+
+def sha256_of_code() -> str:
+    """One digest over the sources that make numbers, so that a row names the code it came from."""
+    root = Path(__file__).parents[2]
+    files = [file for package in NUMBER_MAKING for file in sorted((root / package).rglob("*.py"))]
+    return sha256_of(files)

@@ -1,0 +1,195 @@
+"""Stage report: the page of the systems of one profile, and the index of all profiles that have a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.reporting import markdown, tables
+from bench.reporting.figures import bars_note, draw_curves, draw_keypoints, draw_systems, save
+from bench.reporting.pictures import write_pictures
+from bench.reporting.rows import Row, load_rows
+from bench.stages.command import run_command
+from bench.stages.files import manifest_file, plan_dir, read_model, write_text
+
+REPORTS = Path("reports")
+
+
+class PicturePlan(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_persons: int
+    seed: int
+
+
+class ReportPlan(BaseModel):
+    """What stage resolve says is declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str
+    profiles: list[str]
+    seeds: list[int]
+    systems: list[str]
+    pictures: PicturePlan
+
+
+def main(profile: str) -> None:
+    """Write reports/<profile>/systems and reports/README.md."""
+    plan = read_model(plan_dir(profile) / "report.json", ReportPlan)
+    runs_dir = Path("runs", profile)
+    rows = load_rows(runs_dir, plan.systems, plan.seeds)
+    folder = REPORTS / profile / "systems"
+    markdown.fresh_folder(folder)
+    write_page(folder, plan, runs_dir, rows)
+    write_text(REPORTS / "README.md", index(plan.profiles))
+
+
+def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, rows: Sequence[Row]) -> None:
+    """Tables, figures, pictures and the page that shows them."""
+    people = markdown.people_of(rows)
+    shown = [
+        make(rows, people)
+        for make in (tables.overview_table, tables.systems_table, tables.presence_table, tables.keypoint_table)
+    ]
+    for table in shown:
+        tables.write_csv(table, folder)
+    tables.rows_frame(rows).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
+    save(draw_systems(rows, people), folder / "systems.png")
+    save(draw_keypoints(rows, people), folder / "presence_per_keypoint.png")
+    save(draw_curves(runs_dir, plan.systems, plan.seeds, people), folder / "curves.png")
+    first_seed = [row for row in rows if row.seed == plan.seeds[0]]
+    pictures = write_pictures(
+        folder, manifest_file(plan.profile, "val"), runs_dir, first_seed, plan.pictures.num_persons, plan.pictures.seed
+    )
+    overview = markdown.render(
+        OVERVIEW,
+        facts=markdown.one_line(rows),
+        note=markdown.mismatch_note(rows),
+        table=tables.to_markdown(shown[0]),
+    )
+    write_text(folder / "overview.md", overview)
+    page = markdown.render(
+        PAGE,
+        profile=plan.profile,
+        people=people,
+        overview=overview,
+        how_to_read=markdown.how_to_read(rows),
+        limits=markdown.limits(rows),
+        note=markdown.mismatch_note(rows),
+        bars=bars_note(rows),
+        tables={table.name: tables.to_markdown(table) for table in shown},
+        pictures=pictures,
+        provenance=markdown.provenance(rows),
+    )
+    write_text(folder / "README.md", page)
+
+
+def index(profiles: Sequence[str]) -> str:
+    """The page over all declared profiles whose own page is on disk."""
+    overviews = {profile: REPORTS / profile / "systems" / "overview.md" for profile in profiles}
+    found = {profile: file.read_text(encoding="utf-8") for profile, file in overviews.items() if file.is_file()}
+    missing = [profile for profile in profiles if profile not in found]
+    return markdown.render(INDEX, found=found, missing=missing)
+
+
+OVERVIEW = """\
+{{ facts }}
+
+{{ note }}
+
+{{ table }}
+"""
+
+PAGE = """\
+# Systems on {{ people }} (profile {{ profile }})
+
+{{ overview }}
+
+![AP, presence AUROC and presence F1 of every system](systems.png)
+
+## How to read this page
+
+{{ how_to_read }}
+
+**What this does not show.** {{ limits }}
+
+## Localisation on {{ people }}
+
+{{ note }}
+
+{{ tables.systems }}
+
+As CSV: [systems.csv](systems.csv), [overview.csv](overview.csv). Brackets or ± as explained above.
+
+## Presence on {{ people }}
+
+A source says present where its score is at least the threshold. The floors, heatmap peak and always present, stand below
+each system.
+
+{{ note }}
+
+{{ tables.presence }}
+
+As CSV: [presence.csv](presence.csv).
+
+### Presence F1 per keypoint
+
+Bars: {{ bars }}.
+
+![Presence F1 per keypoint on {{ people }}](presence_per_keypoint.png)
+
+<details><summary>The numbers of the figure</summary>
+
+{{ note }}
+
+{{ tables.presence_per_keypoint }}
+
+</details>
+
+As CSV: [presence_per_keypoint.csv](presence_per_keypoint.csv).
+
+## Pictures
+
+Persons were chosen by a seed alone. Red crosses mark keypoints that are absent in truth, or that a system calls absent
+by its own threshold: of its presence head where it has one, else of its heatmap peak.
+
+{% for picture in pictures %}
+![Truth and predictions on {{ people }}]({{ picture }})
+
+{% endfor %}
+
+## Training
+
+![Training curves on {{ people }}](curves.png)
+
+## Provenance
+
+{{ provenance }}
+
+Every number at full precision: [rows.csv](rows.csv).
+"""
+
+INDEX = """\
+# Reports
+
+This suite measures **keypoint presence** in top-down human pose estimation: is a keypoint there at all, how sure is the
+model, and what does asking cost in localisation? These pages are generated by `dvc repro`; each says how to read it and
+what it does not show.
+
+{% for profile, overview in found.items() %}
+## Profile {{ profile }}
+
+{{ overview }}
+
+[Systems: tables, figures, pictures]({{ profile }}/systems/README.md) ·
+[Ablations: one factor at a time]({{ profile }}/ablations/README.md)
+
+{% endfor %}
+{% if missing %}
+Declared, but not run yet: {{ missing | join(", ") }}. To run one: `dvc exp run -S profile={{ missing[0] }}`.
+{% endif %}
+"""
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,42 @@
+"""Stage resolve: check `params.yaml` and write the complete parameters of every stage of every run.
+
+Each later stage depends on its own file alone, so an edit reruns just what reads the edited value.
+"""
+
+from pathlib import Path
+
+from bench.resolve import Grid, load_grid
+from bench.stages.command import run_command
+from bench.stages.files import plan_dir, write_json
+
+
+def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
+    """Write runs/<profile>/plan; with --check, only say whether the parameters are right."""
+    grid = load_grid(params)
+    if not check:
+        write_plan(grid)
+
+
+def write_plan(grid: Grid) -> None:
+    """One file per stage and run, and one each for stages prepare, report and ablations."""
+    folder = plan_dir(grid.profile)
+    data = grid.data.only_read().model_dump(mode="json")
+    write_json(folder / "prepare.json", data)
+    for run, train in {**grid.experiments, **grid.ablations}.items():
+        write_json(folder / run / "train.json", train.model_dump(mode="json"))
+        write_json(folder / run / "predict.json", grid.test.model_dump(mode="json"))
+        write_json(folder / run / "evaluate.json", grid.evaluate.model_dump(mode="json"))
+    report = {
+        "profile": grid.profile,
+        "profiles": grid.profiles,
+        "seeds": grid.seeds,
+        "systems": list(grid.experiments),
+        "pictures": {"num_persons": grid.report.picture_persons, "seed": grid.report.picture_seed},
+    }
+    write_json(folder / "report.json", report)
+    ablations = {"profile": grid.profile, "seeds": grid.seeds, "ablations": [f._asdict() for f in grid.factors]}
+    write_json(folder / "ablations.json", ablations)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,41 @@
+"""What stages train and predict share: a run's model, its codec and its samples, from its parameters."""
+
+from lightning_fabric import Fabric
+
+from bench.config import TrainConfig
+from bench.data.coco import CocoDict, persons_of, read_coco
+from bench.data.codec import Codec
+from bench.data.dataset import Crop, PoseDataset
+from bench.data.keypoints import NUM_KEYPOINTS
+from bench.stages.files import manifest_file
+from models import PoseModel, build_model
+
+
+def build(config: TrainConfig, *, pretrained: bool) -> PoseModel:
+    """The model of a run; weights of its `init` only where they are trained from, not where a checkpoint follows."""
+    sizes = config.architecture.model_dump()
+    if not pretrained:
+        sizes["init"] = "random"
+    head = config.presence_head.model_dump() if config.presence_head else None
+    return build_model(
+        config.model, input_size=config.input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **sizes
+    )
+
+
+def build_codec(config: TrainConfig, model: PoseModel) -> Codec:
+    return Codec(config.input_size, model.heatmap_size, config.sigma)
+
+
+def build_samples(config: TrainConfig, manifest: CocoDict, seed: int, *, augment: bool) -> PoseDataset:
+    """Samples of all persons of a manifest; with random views where `augment`."""
+    crop = Crop(config.input_size, config.bbox_padding)
+    return PoseDataset(persons_of(manifest), crop, config.presence_policy, config.augment if augment else None, seed)
+
+
+def read_manifest(profile: str, name: str) -> CocoDict:
+    return read_coco(manifest_file(profile, name))
+
+
+def build_fabric(precision: str) -> Fabric:
+    """One device, the best there is."""
+    return Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""Stage warmstart (frozen): train an architecture from random weights on drawn people and keep its backbone.
+
+The people come from a seed that no profile uses. The backbones are committed with their provenance, because the demo
+has no minutes to learn one (as the source paper starts from a pretrained ViT); decoders and heads are thrown away.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from models.weights import save_backbone, warmstart_file
+
+from bench.config import DataParams, TrainConfig
+from bench.resolve import Grid, load_grid
+from bench.stages.command import run_command
+from bench.stages.files import manifest_file, sha256_of_code
+from bench.stages.prepare import write_manifests
+from bench.stages.run_model import build_fabric
+from bench.stages.train import device_name, fit_run
+
+DATA = "warmstart"  # the folder below data/ that plays the part of a profile
+
+
+def main(model: str) -> None:
+    """Write models/warmstart/<model>.safetensors; draws the people first where they are not there yet."""
+    grid = load_grid(Path("params.yaml"))
+    small = load_grid(Path("params.yaml"), grid.warmstart.profile)
+    if not manifest_file(DATA, "val").exists():
+        write_manifests(DATA, drawn_people(small))
+    config = warmstart_config(small, model)
+    fabric = build_fabric(config.train.precision)
+    trained, result = fit_run(config, DATA, grid.warmstart.seed, fabric, lambda _: None)
+    trained.load_state_dict(result.state)
+    best = result.history[result.best_epoch - 1]
+    provenance = {
+        "stage": "python -m bench.stages.warmstart",
+        "people": "drawn",
+        "params": json.dumps({"data": drawn_people(small).model_dump(), "train": config.model_dump()}),
+        "code_sha256": sha256_of_code(),
+        "torch": str(torch.__version__),
+        "device": device_name(fabric.device),
+        "best_epoch": str(result.best_epoch),
+        "calibration_AP": f"{best['calibration_AP']:.4f}",
+    }
+    save_backbone(trained, warmstart_file(model), provenance)
+
+
+def drawn_people(grid: Grid) -> DataParams:
+    """The people of the profile's kind, but of warmstart's own seed and number."""
+    return grid.data.model_copy(
+        update={"source": "drawn", "root": None, "seed": grid.warmstart.seed, "num_persons": grid.warmstart.num_persons}
+    )
+
+
+def warmstart_config(grid: Grid, model: str) -> TrainConfig:
+    """The training of the experiment of that architecture, from random weights, with warmstart's own length."""
+    of_model = next(config for config in grid.experiments.values() if config.model == model)
+    return of_model.model_copy(
+        update={
+            "architecture": of_model.architecture.model_copy(update={"init": "random"}),
+            "presence_head": None,
+            "optim": grid.warmstart.optim,
+            "train": grid.warmstart.train,
+        }
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

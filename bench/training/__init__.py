@@ -1,0 +1,1 @@
+"""Losses, optimiser, loop and checkpoints."""

@@ -1,0 +1,39 @@
+"""Checkpoints: the weights of a whole model as safetensors."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bench.errors import UserError
+
+
+def save_checkpoint(file: Path, state: dict[str, Tensor]) -> None:
+    """Write weights whole or not at all."""
+    partial = file.with_suffix(".partial")
+    save_file({name: value.contiguous() for name, value in state.items()}, partial)
+    os.replace(partial, file)
+
+
+def load_checkpoint(file: Path, model: nn.Module) -> None:
+    """Put a checkpoint's weights into a model of the same architecture.
+
+    Raises:
+        UserError: the file is missing or broken, or its tensors are not exactly the model's.
+    """
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: cannot be read as a checkpoint ({error}), wanted one of stage train") from error
+    wanted = model.state_dict()
+    wrong = sorted(set(state) ^ set(wanted)) or [n for n in wanted if state[n].shape != wanted[n].shape]
+    if wrong:
+        raise UserError(f"{file}: {len(wrong)} tensors do not fit the model, the first is {wrong[0]!r}")
+    model.load_state_dict(state)
+
+
+def count_parameters(module: nn.Module | None) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters()) if module is not None else 0

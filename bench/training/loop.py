@@ -1,0 +1,175 @@
+"""The training loop: epochs, validation on the calibration split, the best epoch's weights."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from bench.data.coco import CocoDict, Person
+from bench.data.codec import Codec
+from bench.data.dataset import PoseDataset, Sample, normalise, ordered_loader, shuffled_loader
+from bench.errors import UserError
+from bench.inference.predict import concatenate, decode_batch, on_device, run_model
+from bench.inference.scoring import SCORE_RULES, to_coco_results
+from bench.metrics.oks import evaluate_oks
+from bench.training.losses import LossWeights, pose_loss
+from bench.training.optim import Recipe, build_optimizer, build_schedule
+from models import PoseModel
+
+VALIDATION_DECODING = "dark"  # the choice of the epoch must not depend on what prediction is later asked for
+VALIDATION_SCORE_RULE = "box_keypoint"
+
+
+class Length(Protocol):
+    """`bench.config.TrainParams` has these."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def num_workers(self) -> int: ...
+
+
+class Objective(NamedTuple):
+    """What is minimised and how."""
+
+    codec: Codec
+    loss: LossWeights
+    recipe: Recipe
+    length: Length
+
+
+class Fit(NamedTuple):
+    """The result of a training: one record per epoch, and the weights of the best one (on the CPU)."""
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    state: dict[str, Tensor]
+
+
+class RateColumn(ProgressColumn):
+    """Persons per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.0f} persons/s")
+
+
+PROGRESS_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    RateColumn(),
+    TimeRemainingColumn(),
+)
+
+
+def fit(
+    model: PoseModel,
+    fabric: Fabric,
+    train_set: PoseDataset,
+    calibration_set: PoseDataset,
+    calibration: CocoDict,
+    objective: Objective,
+    log: Callable[[dict[str, float]], None],
+) -> Fit:
+    """Train `model` in place; keep the weights of the epoch with the highest calibration AP, then the lowest loss.
+
+    `log` gets each epoch's record: epoch, train_loss, train_heatmap_loss, train_presence_loss, calibration_loss,
+    calibration_AP.
+
+    Raises:
+        UserError: the loss is not finite, or there are fewer persons than one batch.
+    """
+    length = objective.length
+    num_batches = len(train_set.persons) // length.batch_size
+    if num_batches == 0:
+        raise UserError(
+            f"base.train.batch_size: found {length.batch_size}, wanted at most the {len(train_set.persons)} persons"
+        )
+    optimizer = build_optimizer(model, model.backbone, objective.recipe)
+    schedule = build_schedule(optimizer, objective.recipe, length.epochs * num_batches)
+    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    stepper = Stepper(fabric, wrapped, wrapped_optimizer, schedule, objective)
+    in_order = on_device(fabric, ordered_loader(calibration_set, length.batch_size, length.num_workers))
+    best = Fit([], 0, {})
+    best_key = (-1.0, -math.inf)
+    with Progress(*PROGRESS_COLUMNS, disable=not fabric.is_global_zero) as progress:
+        task = progress.add_task("", total=length.epochs * num_batches * length.batch_size)
+        advance = partial(progress.advance, task, length.batch_size)
+        for epoch in range(1, length.epochs + 1):
+            progress.update(task, description=f"epoch {epoch}/{length.epochs}")
+            loader = shuffled_loader(train_set, length.batch_size, length.num_workers, epoch)
+            record = {"epoch": epoch} | stepper.train(on_device(fabric, loader), epoch, advance)
+            record |= validate(wrapped, in_order, calibration, calibration_set.persons, objective)
+            best.history.append(record)
+            log(record)
+            key = (record["calibration_AP"], -record["calibration_loss"])
+            if key > best_key:
+                state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+                best, best_key = best._replace(best_epoch=epoch, state=state), key
+    return best
+
+
+class Stepper(NamedTuple):
+    """What one optimiser step needs."""
+
+    fabric: Fabric
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    objective: Objective
+
+    def train(self, loader: Iterable[Sample], epoch: int, advance: Callable[[], None]) -> dict[str, float]:
+        """One epoch; the mean of every loss.
+
+        Raises:
+            UserError: the loss is not finite; the weights are those before that step.
+        """
+        self.model.train()
+        values = []
+        for step, batch in enumerate(loader, start=1):
+            losses = pose_loss(self.model(normalise(batch.image)), batch, self.objective.codec, self.objective.loss)
+            values.append(torch.stack(losses).tolist())
+            if not math.isfinite(values[-1][0]):
+                total, heatmap, presence = values[-1]
+                raise UserError(
+                    f"epoch {epoch}, step {step}: the loss is {total} (heatmap {heatmap}, presence {presence}), "
+                    "wanted a finite number: lower base.optim.lr or the weights of base.loss"
+                )
+            self.fabric.backward(losses.total)
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.objective.recipe.clip_norm)
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            advance()
+        means = np.mean(values, axis=0).tolist()
+        return dict(zip(("train_loss", "train_heatmap_loss", "train_presence_loss"), means, strict=True))
+
+
+def validate(
+    model: nn.Module, loader: Iterable[Sample], manifest: CocoDict, persons: Sequence[Person], objective: Objective
+) -> dict[str, float]:
+    """`calibration_loss` and `calibration_AP` of a model, by the benchmark's own functions, without flip test."""
+    losses, parts = [], []
+    for batch, output in run_model(model, loader, flip_test=False):
+        losses.append(float(pose_loss(output, batch, objective.codec, objective.loss).total) * len(batch.person_index))
+        parts.append(decode_batch(batch, output, objective.codec, VALIDATION_DECODING))
+    predictions = concatenate(parts)
+    image_ids = np.array([person.image_id for person in persons])
+    bbox_scores = np.array([person.bbox_score for person in persons])
+    person_scores = SCORE_RULES[VALIDATION_SCORE_RULE](bbox_scores, predictions.score)
+    results = to_coco_results(image_ids, predictions.keypoints, predictions.score, person_scores)
+    return {
+        "calibration_loss": sum(losses) / len(persons),
+        "calibration_AP": evaluate_oks(manifest, results).stats["AP"],
+    }
