@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict
 from ablations.compare import Ablation, Pick, Sweep, build_sweeps, difference, excludes_zero, spell
 from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_panels, metric_panels, save
-from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, Row, Summary, by_experiment, load_rows, oks, presence, summarise
+from bench.reporting.rows import (
+    ALWAYS_PRESENT,
+    SOURCES,
+    Row,
+    by_experiment,
+    load_rows,
+    oks,
+    presence,
+    summarise,
+)
 from bench.reporting.tables import Cell, Column, Table, percent
 from bench.stages.command import run_command
 from bench.stages.files import plan_dir, read_model, write_text
@@ -58,7 +67,7 @@ def write_page(folder: Path, profile: str, sweeps: list[Sweep], rows: Mapping[st
     page = markdown.render(
         PAGE,
         profile=profile,
-        people=markdown.people_of(shown),
+        people=markdown.escape(markdown.people_of(shown)),
         how_to_read=markdown.how_to_read(shown),
         difference=DIFFERENCE_SEEDS if _num_seeds(shown) > 1 else DIFFERENCE_INTERVAL,
         limits=markdown.limits(shown),
@@ -94,10 +103,10 @@ def sweep_table(sweep: Sweep, people: str) -> Table:
     """A line per setting, sorted by value, the parent's marked: numbers, and AP as a difference to the parent's."""
     metrics = metrics_of(sweep)
     columns = [
-        Column("value", markdown.escape(sweep.factor)),
+        Column("value", sweep.factor),
         Column("run", "run"),
         *(column for column, _ in metrics),
-        Column("AP_difference", "AP minus parent's", "↑", "points", 100.0, 1),
+        Column("AP_difference", "AP minus parent's", "↑", "points", 100.0, 1, signed=True),
         tables.SEEDS,
         tables.PERSONS,
     ]
@@ -133,21 +142,16 @@ def findings(sweep: Sweep) -> str:
     for column, pick in metrics_of(sweep):
         differences = [(setting, difference(setting.rows, sweep.parent_rows, pick)) for setting in others]
         clear = [
-            f"{markdown.escape(spell(setting.value))}: {_signed(column, found)}"
+            f"at {markdown.escape(spell(setting.value))}, {tables.format_cell(column._replace(signed=True), found)}"
             for setting, found in differences
             if excludes_zero(found)
         ]
         if clear:
-            lines.append(f"- {column.label}: {len(clear)} of {len(others)} settings; {'; '.join(clear)}")
+            lines.append(f"- {column.label} ({len(clear)} of {len(others)} settings): {'; '.join(clear)}")
     if not lines:
         return "No setting differs from the parent, in any column, by more than the 95 % interval of the difference."
     head = "Differences to the parent whose 95 % interval leaves out 0 (in points; all others do not):"
     return "\n".join([head, "", *lines])
-
-
-def _signed(column: Column, found: Summary) -> str:
-    text = tables.format_cell(column, found)
-    return text if text.startswith("-") else f"+{text}"
 
 
 def _num_seeds(rows: Sequence[Row]) -> int:
@@ -165,7 +169,7 @@ PAGE = """\
 # Ablations on {{ people }} (profile {{ profile }})
 
 Each section varies one factor of one system and leaves all else as it is. The system itself is the parent; its line is
-marked in the table and ringed in the figure.
+marked in the table and in the figure.
 
 {% for section in sections %}
 - [{{ section.factor }} of {{ section.parent }}](#{{ section.name }})
@@ -173,14 +177,15 @@ marked in the table and ringed in the figure.
 
 ## How to read this page
 
-{{ how_to_read }} {{ difference }}
+{{ how_to_read }}
+- {{ difference }}
 
 **What this does not show.** {{ limits }}
 
 {% for section in sections %}
 <a id="{{ section.name }}"></a>
 
-## {{ section.factor }} of {{ section.parent }}, on {{ people }}
+## {{ section.factor }} of {{ section.parent }}
 
 {{ section.note }}
 

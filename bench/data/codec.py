@@ -107,7 +107,7 @@ def _to_input(points: Tensor, codec: Codec) -> Tensor:
 
 
 def _blur(heatmaps: Tensor, codec: Codec) -> Tensor:
-    """Gaussian blur with half of the target's sigma; replicated borders, so that a border peak is not pulled inwards."""
+    """Gaussian blur with half of the target's sigma; borders replicated, so that no border peak is pulled inwards."""
     across, down = (_gaussian(codec.sigma / stride / 2).to(heatmaps) for stride in codec.stride)
     (radius_x, radius_y), shape = (len(across) // 2, len(down) // 2), heatmaps.shape
     padded = functional.pad(heatmaps.flatten(0, 1)[:, None], (radius_x, radius_x, radius_y, radius_y), mode="replicate")

@@ -6,6 +6,7 @@ skipped.
 Whole images are chosen until exactly the asked number of scored persons is reached.
 """
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -71,33 +72,47 @@ class Selection:
         Raises:
             UserError: fewer persons than asked; a broken image or annotation, unless these are skipped.
         """
-        images: list[CocoDict] = []
+        chosen: list[CocoDict] = []
         skipped: list[str] = []
         rest: list[CocoDict] = []
-        found = 0
+        missing = math.inf if num_persons == "all" else num_persons
         for image in self._left:
-            if found == num_persons:
+            if missing == 0:
                 rest.append(image)
-                continue
-            fault = self._fault(image)
-            if fault and not self.skip_broken:
-                raise UserError(fault)
-            if fault:
+            elif fault := self._fault(image):
+                if not self.skip_broken:
+                    raise UserError(fault)
                 skipped.append(fault)
-                continue
-            count = sum(is_scored(annotation) for annotation in self.source.annotations[image["id"]])
-            if num_persons != "all" and found + count > num_persons:
+            elif self._count(image) > missing:
                 rest.append(image)
-            elif count:
-                images.append(image)
-                found += count
-        if found == 0 or (num_persons != "all" and found < num_persons):
+            elif self._count(image):
+                chosen.append(image)
+                missing -= self._count(image)
+        if num_persons != "all":
+            missing -= self._swap(chosen, rest, int(missing))
+        found = sum(map(self._count, chosen))
+        if found == 0 or (num_persons != "all" and missing):
             raise UserError(
                 f"{self.source.file}: found {found} persons in whole images for data.num_persons.{name}, "
                 f"wanted {num_persons} ({len(skipped)} images skipped as broken)"
             )
         self._left = rest
-        return Chosen(images, skipped)
+        return Chosen(chosen, skipped)
+
+    def _count(self, image: CocoDict) -> int:
+        return sum(is_scored(annotation) for annotation in self.source.annotations[image["id"]])
+
+    def _swap(self, chosen: list[CocoDict], rest: list[CocoDict], missing: int) -> int:
+        """Swap one chosen image for one with `missing` persons more, where there is such a pair; how many that adds."""
+        if missing == 0:
+            return 0
+        place_of = {self._count(image): place for place, image in enumerate(chosen)}
+        for place, image in enumerate(rest):
+            swap = place_of.get(self._count(image) - missing)
+            if swap is not None:
+                chosen[swap], rest[place] = image, chosen[swap]
+                return missing
+        return 0
 
     def _fault(self, image: CocoDict) -> str | None:
         """The first thing wrong with an image or its annotations, in words, or None."""

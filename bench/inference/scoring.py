@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.coco import PERSON_CATEGORY
 from bench.errors import UserError
-from bench.metrics.oks import PERSON_CATEGORY
 
 MIN_KEYPOINT_SCORE = 0.2
 

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from bench.data.coco import check_annotation
+from bench.data.coco import PERSON_CATEGORY, check_annotation
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.errors import UserError
 from bench.metrics.bootstrap import Interval, draw_images, percentile_interval
 
 STATS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
-PERSON_CATEGORY = 1
 
 _AREAS = {"all": 0, "medium": 1, "large": 2}  # position in pycocotools' areaRng
 _THRESHOLDS = {"50": 0, "75": 5}  # position in pycocotools' iouThrs: .5, .55, ... .95

@@ -37,7 +37,7 @@ PALETTE = sns.color_palette("colorblind")
 SOURCE_STYLES: dict[Source, tuple[Any, str]] = {
     "presence_head": (PALETTE[1], "o"),
     "heatmap_peak": (PALETTE[0], "s"),
-    "always_present": (GREY, "|"),
+    "always_present": (GREY, "d"),
 }
 CURVES = {
     "train_heatmap_loss": "training: heatmap loss",
@@ -66,9 +66,13 @@ def house_style() -> Iterator[None]:
             {
                 "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same letters
                 "axes.edgecolor": "0.6",
+                "axes.linewidth": 0.8,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
                 "axes.titlesize": "medium",
                 "grid.color": "0.9",
                 "legend.frameon": False,
+                "text.parse_math": False,  # a dollar sign in a name is a dollar sign
                 "savefig.facecolor": "white",
             }
         )
@@ -97,7 +101,9 @@ def read_curves(runs_dir: Path, name: str, seed: int) -> pd.DataFrame:
     except OSError as error:
         raise UserError(f"{file}: missing ({error.strerror}), wanted the training curves: {again}") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not CSV ({str(error).splitlines()[0]}), wanted the training curves: {again}") from error
+        raise UserError(
+            f"{file}: not CSV ({str(error).splitlines()[0]}), wanted the training curves: {again}"
+        ) from error
     missing = [column for column in ("epoch", *CURVES) if column not in frame]
     if missing:
         raise UserError(f"{file}: column {missing[0]!r} is missing, wanted epoch, {', '.join(CURVES)}: {again}")
@@ -115,10 +121,11 @@ def draw_curves(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], peop
             colour, marker = styles[name]
             for seed in seeds:
                 frame = read_curves(runs_dir, name, seed)
+                style = {"color": colour, "marker": marker, "markersize": 5, "markevery": len(frame) // 20 + 1}
                 for curve, ax in panels.items():
                     if frame[curve].any():
                         label = name if seed == seeds[0] else None
-                        ax.plot(frame["epoch"], frame[curve], color=colour, marker=marker, markersize=5, label=label)
+                        ax.plot(frame["epoch"], frame[curve], label=label, **style)
         for curve, ax in panels.items():
             ax.set(title=CURVES[curve], xlabel="epoch")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -146,7 +153,9 @@ def draw_keypoints(rows: Sequence[Row], people: str) -> Figure:
             ax.set_axis_off()
         axes[0, 0].set_yticks(range(len(KEYPOINT_NAMES)), [name.replace("_", " ") for name in KEYPOINT_NAMES])
         axes[0, 0].invert_yaxis()
-        handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        handles = {
+            label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
         labels = [label for label in SOURCES.values() if label in handles]
         figure.suptitle(f"Presence F1 (%) per keypoint on {people}, {bars_note(rows)}")
         figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=len(labels))
@@ -178,18 +187,18 @@ def draw_panels(
     """Numbers (%) against settings, one panel per metric.
 
     The axis is logarithmic where the settings are positive numbers over more than a decade, else one place per setting;
-    the setting at `parent` is ringed.
+    the setting at `parent` is marked.
     """
     log = is_log(settings)
     with house_style():
         figure = Figure(figsize=(1.0 + 3.3 * len(panels), 4.2), layout="constrained")
         for ax, (metric, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             for i, line in enumerate(series):
-                _line(ax, _positions(settings, i, len(series)), line, joined=log, parent=parent)
+                _line(ax, _positions(settings, i, len(series)), line, joined=log)
             ax.set(title=f"{metric} (%)", xlabel=xlabel)
-            _ticks(ax, settings, log=log)
+            _ticks(ax, settings, parent, log=log)
         figure.suptitle(title)
-        _shared_legend(figure, ringed=parent is not None)
+        _shared_legend(figure)
         return figure
 
 
@@ -205,41 +214,38 @@ def _positions(settings: Sequence[Any], i: int, num_series: int) -> np.ndarray[A
     if not is_log(settings):
         return np.arange(len(settings)) + beside
     span = np.log10(max(settings) / min(settings))
-    return np.array(settings, dtype=np.float64) * 10 ** (beside * span / len(settings))
+    places: np.ndarray[Any, np.dtype[np.float64]] = np.array(settings, dtype=np.float64) * 10.0 ** (
+        beside * span / len(settings)
+    )
+    return places
 
 
-def _line(
-    ax: Axes, x: np.ndarray[Any, np.dtype[np.float64]], series: Series, *, joined: bool, parent: int | None
-) -> None:
+def _line(ax: Axes, x: np.ndarray[Any, np.dtype[np.float64]], series: Series, *, joined: bool) -> None:
     values, bars = _arrays(series.points)
     style = {"color": series.colour, "marker": series.marker, "markersize": 6, "elinewidth": 1.5, "capsize": 3}
     ax.errorbar(x, values, yerr=bars, linestyle="-" if joined else "none", linewidth=1, label=series.label, **style)
-    if parent is not None:
-        ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": "0.25", "linestyle": "none"}
-        ax.plot(x[[parent]], values[[parent]], marker="o", label="parent", **ring)
 
 
-def _ticks(ax: Axes, settings: Sequence[Any], *, log: bool) -> None:
+def _ticks(ax: Axes, settings: Sequence[Any], parent: int | None, *, log: bool) -> None:
     labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in settings]
+    slanted = max(map(len, labels)) * len(labels) > 30
+    turn: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    if parent is not None:
+        labels[parent] += " (parent)" if slanted else "\n(parent)"
     if log:
         ax.set_xscale("log")
     else:
         ax.set_xlim(-0.6, len(settings) - 0.4)
-    slanted = max(map(len, labels)) * len(labels) > 30
-    turn: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     ax.set_xticks(list(settings) if log else range(len(settings)), labels, **turn)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(y=0.15)
 
 
-def _shared_legend(figure: Figure, *, ringed: bool) -> None:
+def _shared_legend(figure: Figure) -> None:
     entries = {
         label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    if ringed:
-        entries["parent"] = entries.pop("parent")  # last, after the series
-    if len(entries) > 1:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=len(entries))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=len(entries))
 
 
 def _arrays(points: Sequence[Summary]) -> tuple[Any, Any]:
@@ -263,7 +269,7 @@ def draw_systems(rows: Sequence[Row], people: str) -> Figure:
 
 def metric_panels(groups: Sequence[Sequence[Row]]) -> dict[str, list[Series]]:
     """AP, and AUROC and F1 by source, of groups of rows that are one setting each."""
-    ap = Series("AP", [summarise(group, oks("AP")) for group in groups], PALETTE[2], "D")
+    ap = Series("localisation", [summarise(group, oks("AP")) for group in groups], PALETTE[2], "D")
     return {
         "AP": [ap],
         "presence AUROC": _by_source(groups, "AUROC", [PRESENCE_HEAD, HEATMAP_PEAK]),
@@ -274,6 +280,8 @@ def metric_panels(groups: Sequence[Sequence[Row]]) -> dict[str, list[Series]]:
 def _by_source(groups: Sequence[Sequence[Row]], metric: str, sources: Sequence[Source]) -> list[Series]:
     found = [source for source in sources if any(source in row.presence for group in groups for row in group)]
     return [
-        Series(SOURCES[source], [summarise(group, presence(source, metric)) for group in groups], *SOURCE_STYLES[source])
+        Series(
+            SOURCES[source], [summarise(group, presence(source, metric)) for group in groups], *SOURCE_STYLES[source]
+        )
         for source in found
     ]

@@ -7,12 +7,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from bench.reporting.rows import Row, by_experiment
+from bench.reporting.rows import Protocol, Row, by_experiment
 
+UNDEFINED = "\N{EN DASH}"
 SMALL_MODEL = 20e6
 """Below this many parameters a system is far from the published ones (ViT-S, the smallest ViTPose, has 22 M)."""
 
-ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
 
 
 def render(template: str, **values: Any) -> str:
@@ -40,7 +41,7 @@ def fresh_folder(folder: Path) -> None:
 def people_of(rows: Sequence[Row]) -> str:
     """What the numbers were taken on, for every title."""
     sources = {row.data.source for row in rows}
-    return "drawn people" if "drawn" in sources else f"people of {escape(rows[0].data.name)}"
+    return "drawn people" if "drawn" in sources else f"people of {rows[0].data.name}"
 
 
 def one_line(rows: Sequence[Row]) -> str:
@@ -49,37 +50,36 @@ def one_line(rows: Sequence[Row]) -> str:
     systems = len(by_experiment(rows))
     return (
         f"{systems} system{'s' if systems > 1 else ''}, training seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}, tested on {people_of(rows)}: {data.num_persons} persons in {data.num_images} "
-        f"images, {data.num_present} keypoints present and {data.num_absent} absent (policy "
+        f"{', '.join(map(str, seeds))}, tested on {escape(people_of(rows))}: {data.num_persons} persons in "
+        f"{data.num_images} images, {data.num_present} keypoints present and {data.num_absent} absent (policy "
         f"{escape(rows[0].protocol.policy)})."
     )
 
 
 HOW_TO_READ = """\
-**AP** is COCO's average precision of whole poses, **AR** its average recall: a pose counts as right where its keypoints \
-are near the labelled ones, measured by object keypoint similarity (OKS) and averaged over ten strictnesses; AP50 and \
-AP75 take one strictness, APM and APL only medium and large persons. \
-**Presence F1** asks something else: which keypoints are there at all. It is the harmonic mean of precision and recall \
-over all keypoints of all persons, at a threshold that was chosen on other persons (the calibration split); \
-**AUROC** needs no threshold, and 50 % is a coin. \
-**Heatmap peak** reads presence off the height of the heatmap's peak, which every system gives for free, and **always \
-present** says yes to everything: a presence head earns its place only above both. \
-{interval} \
-Arrows tell which way is better, and an en dash (–) that a number is undefined or, for a spread, that there is one seed."""
+- **AP** and **AR** are COCO's average precision and recall of whole poses: a pose is right where its keypoints are \
+near the labelled ones (object keypoint similarity, averaged over ten strictnesses; AP50 and AP75 take one, APM and \
+APL medium and large persons).
+- **Presence F1** asks which keypoints are there at all: the harmonic mean of precision and recall over all keypoints, \
+at a threshold chosen on other persons (the calibration split). **AUROC** asks it without a threshold; 50 % is a coin.
+- **Heatmap peak** reads presence off the height of the heatmap's peak, which every system gives for free; **always \
+present** says yes to everything. A presence head earns its place only above both.
+- {interval}
+- Arrows tell which way is better; an en dash ({dash}) stands for a number that is undefined, and for the spread of \
+one seed."""
 
 ONE_SEED = (
-    "Brackets are **95 % intervals**: the range of the number when the images of the val split are drawn again with "
-    "replacement (percentile bootstrap); they know nothing of what another training seed would give."
+    "Brackets are **95 % intervals**: where the number falls in 95 % of the cases when the images of the val split are "
+    "drawn again with replacement (percentile bootstrap). They know nothing of another training seed."
 )
 MANY_SEEDS = (
-    "**±** is the standard deviation over training seeds, around their mean; it knows nothing of what other val images "
-    "would give."
+    "**±** is the standard deviation over training seeds, around their mean. It knows nothing of other val images."
 )
 
 
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the words of a page mean."""
-    return HOW_TO_READ.format(interval=ONE_SEED if len({row.seed for row in rows}) == 1 else MANY_SEEDS)
+    return HOW_TO_READ.format(dash=UNDEFINED, interval=ONE_SEED if len({row.seed for row in rows}) == 1 else MANY_SEEDS)
 
 
 def limits(rows: Sequence[Row]) -> str:
@@ -87,8 +87,8 @@ def limits(rows: Sequence[Row]) -> str:
     sentences = []
     if any(row.data.source == "drawn" for row in rows):
         sentences.append(
-            "The people are drawn by a program: who leads here may not lead on photographs, and no number compares with "
-            "one published for COCO."
+            "The people are drawn by a program: who leads here may not lead on photographs, and no number compares "
+            "with one published for COCO."
         )
     else:
         sentences.append(
@@ -114,26 +114,19 @@ def _boxes_given(rows: Sequence[Row]) -> bool:
 
 def mismatches(rows: Sequence[Row]) -> list[str]:
     """One line for each thing that must be equal before rows may be compared, and is not."""
-    records = {
-        "protocol": lambda row: row.protocol.model_dump(),
-        "data": lambda row: row.data.model_dump(include={"source", "name", "sha256"}),
-    }
-    lines = []
-    for record, values_of in records.items():
-        for key in values_of(rows[0]):
-            found = _runs_by_value(rows, lambda row, key=key, values_of=values_of: str(values_of(row)[key]))
-            if len(found) > 1:
-                lines.append(f"{record}.{key}: {_spell(found)}")
-    return lines
+    facts = {f"protocol.{key}": _protocol(key) for key in Protocol.model_fields}
+    facts["data.sha256"] = lambda row: row.data.sha256
+    values = {fact: _runs_by_value(rows, value) for fact, value in facts.items()}
+    return [f"{fact}: {_spell(found)}" for fact, found in values.items() if len(found) > 1]
 
 
-MISMATCH_NOTE = "> **The rows below differ in more than the system: compare them with that in mind.**"
+MISMATCH_NOTE = "> **Not all rows below share one protocol and one data set:**"
 
 
 def mismatch_note(rows: Sequence[Row]) -> str:
     """A warning for above a table; empty where all rows share one protocol and one data set."""
     lines = mismatches(rows)
-    return "\n".join([MISMATCH_NOTE, *(f"> - {line}" for line in lines)]) if lines else ""
+    return "\n".join([MISMATCH_NOTE, ">", *(f"> - {line}" for line in lines)]) if lines else ""
 
 
 def provenance(rows: Sequence[Row]) -> str:
@@ -145,7 +138,7 @@ def provenance(rows: Sequence[Row]) -> str:
             f"{row.protocol.policy}"
         ),
         "data sha256": lambda row: row.data.sha256,
-        **{f"protocol, {key}": _protocol(key) for key in type(rows[0].protocol).model_fields},
+        **{f"protocol, {key}": _protocol(key) for key in Protocol.model_fields},
         "code sha256": lambda row: row.provenance.code_sha256,
         "device": lambda row: row.provenance.device,
         "precision": lambda row: row.provenance.precision,

@@ -3,7 +3,7 @@
 Letters: K keypoints.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from bench.data.coco import CocoDict, Person, persons_of, read_coco, read_image
-from bench.data.geometry import Floats, bbox_to_view, crop_matrix, warp_points
+from bench.data.geometry import Floats, bbox_to_view, crop_matrix, inside, warp_points
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
 from bench.data.presence import POLICIES
 from bench.errors import UserError
@@ -86,11 +86,11 @@ def choose_subjects(manifest: CocoDict, num_persons: int, seed: int, policy: str
 
 def _subject(person: Person, truth: list[float] | None, policy: str) -> Subject:
     """Positions of drawn people are the true ones, else those that the annotator gave."""
-    present = POLICIES[policy](person.visibility, person.true_visibility).present
+    present = POLICIES[policy](person.labels).present
     if truth is None:
         # COCO writes (0, 0) for what is not labelled, which is a place in the picture.
-        keypoints = np.where(person.visibility[:, None] > 0, person.keypoints, np.nan)
-        hidden = person.visibility == 1
+        keypoints = np.where(person.labels.visibility[:, None] > 0, person.keypoints, np.nan)
+        hidden = person.labels.visibility == 1
     else:
         keypoints = np.array(truth, dtype=np.float64).reshape(NUM_KEYPOINTS, 3)[:, :2]
         hidden = np.array(truth[2::3]) == 1
@@ -135,7 +135,7 @@ def _statement(person: pd.DataFrame, row: Row) -> Statement:
 
 def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], *, drawn: bool) -> Figure:
     """One line per subject: the truth, then each system."""
-    cell_w, cell_h, strip, top = 1.9, 2.53, 0.42, 0.95  # inches
+    cell_w, cell_h, strip, top = 1.9, 2.53, 0.34, 1.12  # inches
     names = ["truth", *columns]
     size = (cell_w * len(names), (cell_h + strip) * len(subjects) + top)
     with house_style():
@@ -160,8 +160,7 @@ def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], 
         figure.suptitle(f"{kind} of the val split, chosen by a seed alone", y=1 - 0.06 / size[1], va="top", fontsize=11)
         anchor = (0.5, 1 - 0.28 / size[1])
         handles = list(_legend_handles(drawn=drawn))
-        per_line = len(handles) if size[0] > 8 else 3
-        figure.legend(handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=per_line, fontsize=8)
+        figure.legend(handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=3, fontsize=8)
         return figure
 
 
@@ -180,9 +179,9 @@ def _show(ax: Axes, crop: NDArray[np.uint8]) -> None:
 def _draw_truth(ax: Axes, subject: Subject, matrix: Floats) -> None:
     points = warp_points(subject.keypoints, matrix)
     _draw_pose(ax, points, subject.present, subject.hidden)
-    shown = _in_crop(points) | subject.present
-    absent = [k for k in range(NUM_KEYPOINTS) if not subject.present[k] and not shown[k]]
-    _caption(ax, f"absent, not in this crop: {list_keypoints(absent)}" if absent else "")
+    text = f"person {subject.annotation_id}: {subject.present.sum()} of {NUM_KEYPOINTS} present"
+    unseen = np.flatnonzero(~subject.present & ~_in_crop(points))
+    _caption(ax, f"{text}; absent and not in this crop: {list_keypoints(unseen)}" if len(unseen) else text)
 
 
 def _draw_statement(ax: Axes, subject: Subject, said: Statement, matrix: Floats) -> None:
@@ -195,9 +194,7 @@ def _caption(ax: Axes, text: str) -> None:
     ax.text(0.5, -0.02, _wrap(text), transform=ax.transAxes, ha="center", va="top", fontsize=6.5, linespacing=1.1)
 
 
-def _draw_pose(
-    ax: Axes, points: Floats, present: NDArray[np.bool_], hidden: NDArray[np.bool_]
-) -> None:
+def _draw_pose(ax: Axes, points: Floats, present: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> None:
     """Limbs between present keypoints, dots for present ones (hollow for hidden), hollow crosses for absent ones."""
     for start, end in SKELETON:
         if present[start] and present[end]:
@@ -206,7 +203,7 @@ def _draw_pose(
             ax.plot(*line.T, color="black", linewidth=2.8, alpha=0.55, solid_capstyle="round")
             ax.plot(*line.T, color=colour, linewidth=1.6, solid_capstyle="round")
     for k in np.flatnonzero(present):
-        colour = SIDE_COLOURS[side_of(k, k)]
+        colour = SIDE_COLOURS[side_of(int(k), int(k))]
         face = "none" if hidden[k] else colour
         edge = colour if hidden[k] else "black"
         ax.plot(*points[k], "o", markersize=4.2, markerfacecolor=face, markeredgecolor=edge, markeredgewidth=0.7)
@@ -215,8 +212,8 @@ def _draw_pose(
 
 
 CROSS: dict[str, Any] = {
-    "marker": "X", "markersize": 6.5, "markerfacecolor": "none", "markeredgecolor": ABSENT_COLOUR,
-    "markeredgewidth": 1.1, "linestyle": "none",
+    "marker": "X", "markersize": 7.5, "markerfacecolor": "white", "markeredgecolor": ABSENT_COLOUR,
+    "markeredgewidth": 1.3, "linestyle": "none",
 }  # fmt: skip
 
 
@@ -226,7 +223,7 @@ def side_of(start: int, end: int) -> str:
     return sides.pop() if len(sides) == 1 else "mid"
 
 
-def list_keypoints(keypoints: Sequence[int]) -> str:
+def list_keypoints(keypoints: Iterable[int]) -> str:
     """Keypoint names in few words: both of a pair as one plural."""
     names = [KEYPOINT_NAMES[k] for k in keypoints]
     words: list[str] = []
@@ -243,11 +240,10 @@ def list_keypoints(keypoints: Sequence[int]) -> str:
 
 def _in_crop(points: Floats) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
-        inside: NDArray[np.bool_] = ((points > -0.5) & (points < np.array(CELL_SIZE) - 0.5)).all(-1)
-    return inside
+        return inside(points, CELL_SIZE)
 
 
-def _wrap(text: str, width: int = 40) -> str:
+def _wrap(text: str, width: int = 34) -> str:
     lines = [""]
     for word in text.split():
         if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
@@ -257,14 +253,20 @@ def _wrap(text: str, width: int = 40) -> str:
 
 
 def _legend_handles(*, drawn: bool) -> Iterator[Line2D]:
-    for side, label in (("left", "person's left"), ("right", "person's right"), ("mid", "middle")):
-        colour = SIDE_COLOURS[side]
-        yield Line2D([], [], color=colour, marker="o", markeredgecolor="black", markeredgewidth=0.7, label=label)
-    hidden = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "0.3", "linestyle": "none"}
-    yield Line2D([], [], **hidden, label="hidden (truth only)")
-    where = "true place, or where the system puts it" if drawn else "where the system puts it"
-    yield Line2D([], [], **CROSS, label=f"absent ({where})")
+    """In the order of a legend of three columns of two."""
+    dot: dict[str, Any] = {"marker": "o", "markeredgecolor": "black", "markeredgewidth": 0.7}
+    yield Line2D([], [], color=SIDE_COLOURS["left"], **dot, label="the person's left")
+    yield Line2D([], [], color=SIDE_COLOURS["right"], **dot, label="the person's right")
+    hidden: dict[str, Any] = {
+        "marker": "o",
+        "markerfacecolor": "none",
+        "markeredgecolor": SIDE_COLOURS["left"],
+        "linestyle": "none",
+    }
+    yield Line2D([], [], **hidden, label="present but hidden (truth only)")
     yield Line2D([], [], marker="s", color="none", markerfacecolor="#969696", label="outside of the image")
+    where = "true place, or where a system puts it" if drawn else "where a system puts it"
+    yield Line2D([], [], **CROSS, label=f"absent ({where})")
 
 
 def _save_small(figure: Figure, file: Path) -> None:

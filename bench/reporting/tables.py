@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from bench.data.keypoints import KEYPOINT_NAMES
-from bench.reporting.markdown import escape
+from bench.reporting.markdown import UNDEFINED, escape
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
     HEATMAP_PEAK,
@@ -25,7 +25,6 @@ from bench.reporting.rows import (
     summarise,
 )
 
-UNDEFINED = "–"
 Cell = Summary | str | float | int | None
 
 
@@ -38,6 +37,7 @@ class Column(NamedTuple):
     unit: str = ""
     scale: float = 1.0
     decimals: int = 0
+    signed: bool = False
 
     @property
     def header(self) -> str:
@@ -48,8 +48,8 @@ class Column(NamedTuple):
         """The digits, the same on the page and in the CSV; empty when undefined."""
         if value is None:
             return ""
-        text = f"{value * self.scale:.{self.decimals}f}"
-        return text.removeprefix("-") if float(text) == 0 else text
+        text = f"{value * self.scale:{'+' if self.signed else ''}.{self.decimals}f}"
+        return text.lstrip("+-") if float(text) == 0 else text
 
 
 class Table(NamedTuple):
@@ -79,11 +79,11 @@ def format_cell(column: Column, cell: Cell) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """The table as GitHub Markdown."""
+    """The table as GitHub Markdown, its title above it."""
     cells = [[format_cell(column, record.get(column.key)) for column in table.columns] for record in table.records]
-    frame = pd.DataFrame(cells, columns=[column.header for column in table.columns])
+    frame = pd.DataFrame(cells, columns=[escape(column.header) for column in table.columns])
     align = ["left" if _is_text(table, column) else "right" for column in table.columns]
-    return str(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
+    return f"**{escape(table.title)}**\n\n{frame.to_markdown(index=False, disable_numparse=True, colalign=align)}"
 
 
 def to_frame(table: Table) -> pd.DataFrame:
@@ -214,7 +214,7 @@ def keypoint_table(rows: Sequence[Row], people: str) -> Table:
     for name, group in groups.items():
         for source in (PRESENCE_HEAD, HEATMAP_PEAK):
             if all(source in row.presence for row in group):
-                picks.append((percent(f"{name}_{source}", f"{escape(name)}, {SOURCES[source]}"), group, source))
+                picks.append((percent(f"{name}_{source}", f"{name}, {SOURCES[source]}"), group, source))
     prevalence = Column("prevalence", "labelled present", "", "%", 100.0, 1)
     records = [
         {

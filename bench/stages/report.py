@@ -72,7 +72,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, rows: Sequence[Ro
     page = markdown.render(
         PAGE,
         profile=plan.profile,
-        people=people,
+        people=markdown.escape(people),
         overview=overview,
         how_to_read=markdown.how_to_read(rows),
         limits=markdown.limits(rows),
@@ -114,18 +114,18 @@ PAGE = """\
 
 **What this does not show.** {{ limits }}
 
-## Localisation on {{ people }}
+## Localisation
 
 {{ note }}
 
 {{ tables.systems }}
 
-As CSV: [systems.csv](systems.csv), [overview.csv](overview.csv). Brackets or ± as explained above.
+As CSV: [systems.csv](systems.csv); the table at the top: [overview.csv](overview.csv).
 
-## Presence on {{ people }}
+## Presence
 
-A source says present where its score is at least the threshold. The floors, heatmap peak and always present, stand below
-each system.
+A source says present where its score is at least the threshold. The floors, heatmap peak and always present, stand
+below each system.
 
 {{ note }}
 

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import torch
-from models.weights import save_backbone, warmstart_file
 
 from bench.config import DataParams, TrainConfig
 from bench.resolve import Grid, load_grid
@@ -17,6 +16,7 @@ from bench.stages.files import manifest_file, sha256_of_code
 from bench.stages.prepare import write_manifests
 from bench.stages.run_model import build_fabric
 from bench.stages.train import device_name, fit_run
+from models.weights import save_warmstart, warmstart_file
 
 DATA = "warmstart"  # the folder below data/ that plays the part of a profile
 
@@ -42,7 +42,7 @@ def main(model: str) -> None:
         "best_epoch": str(result.best_epoch),
         "calibration_AP": f"{best['calibration_AP']:.4f}",
     }
-    save_backbone(trained, warmstart_file(model), provenance)
+    save_warmstart(trained.backbone, warmstart_file(model), provenance)
 
 
 def drawn_people(grid: Grid) -> DataParams:

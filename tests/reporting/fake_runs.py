@@ -109,7 +109,9 @@ def make_project(root: Path, *, seeds: Sequence[int] = (0,), num_persons: int = 
     write_json(root / "runs/demo/plan/ablations.json", {**shared, "ablations": entries})
     for name in (*SYSTEMS, *(entry["name"] for entry in entries)):
         for seed in seeds:
-            make_run(root / "runs/demo", make_row(name, seed, head=name not in SYSTEMS or name == parent), manifest, rng)
+            make_run(
+                root / "runs/demo", make_row(name, seed, head=name not in SYSTEMS or name == parent), manifest, rng
+            )
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -1,0 +1,167 @@
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.data.coco import CocoDict, is_scored, persons_of
+from bench.data.subset import build_manifests
+from bench.errors import UserError
+
+ASKED: dict[str, Any] = {"train": 9, "calibration": 4, "val": 8}
+
+
+def build(
+    root: Path, asked: dict[str, Any] = ASKED, *, seed: int = 0, skip_broken: bool = False
+) -> dict[str, CocoDict]:
+    return build_manifests(root, asked, seed, skip_broken=skip_broken)
+
+
+def test_exact_numbers_disjoint_images_and_all_their_annotations(coco_root: Path) -> None:
+    manifests = build(coco_root)
+    assert {name: len(persons_of(manifest)) for name, manifest in manifests.items()} == ASKED
+    images = {name: {image["file_name"] for image in manifest["images"]} for name, manifest in manifests.items()}
+    assert not images["train"] & images["calibration"]
+    assert all(name.startswith("val2017/") for name in images["val"])
+    source = json.loads((coco_root / "annotations/person_keypoints_train2017.json").read_text())
+    for name in ("train", "calibration"):
+        ids = {image["id"] for image in manifests[name]["images"]}
+        wanted = [annotation for annotation in source["annotations"] if annotation["image_id"] in ids]
+        assert sorted(a["id"] for a in manifests[name]["annotations"]) == sorted(a["id"] for a in wanted)
+
+
+def test_the_seed_decides_and_more_training_leaves_calibration(coco_root: Path) -> None:
+    assert build(coco_root) == build(coco_root)
+    other = build(coco_root, seed=1)
+    assert other["train"]["images"] != build(coco_root)["train"]["images"]
+    more = build(coco_root, ASKED | {"train": 12})
+    assert more["calibration"] == build(coco_root)["calibration"]
+
+
+def test_all_takes_every_person_that_calibration_leaves(coco_root: Path) -> None:
+    manifests = build(coco_root, ASKED | {"train": "all", "val": "all"})
+    num_all = 4 * (2 + 3 + 1)
+    assert manifests["train"]["info"]["num_persons"] == num_all - 4
+    assert manifests["val"]["info"]["num_persons"] == num_all
+
+
+def test_crowds_and_unlabelled_persons_are_kept_but_never_scored(coco_root: Path) -> None:
+    manifest = build(coco_root, ASKED | {"val": "all"})["val"]
+    kept = {annotation["id"]: annotation for annotation in manifest["annotations"]}
+    assert not is_scored(kept[190])
+    assert not is_scored(kept[191])
+    assert not {190, 191} & {person.annotation_id for person in persons_of(manifest)}
+
+
+def test_a_manifest_names_its_source(coco_root: Path) -> None:
+    info = build(coco_root, seed=7)["val"]["info"]
+    file = coco_root / "annotations/person_keypoints_val2017.json"
+    assert info["source_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert info["seed"] == 7
+
+
+def test_persons_hold_what_was_annotated(coco_root: Path) -> None:
+    manifest = build(coco_root)["train"]
+    person = persons_of(manifest)[0]
+    assert person.image_file.is_file()
+    assert person.bbox.tolist() == [4, 6, 20, 24]
+    assert person.keypoints[3].tolist() == [8, 11]
+    assert person.labels.visibility.tolist() == [2] * 17
+
+
+def test_fewer_persons_than_asked(coco_root: Path) -> None:
+    with pytest.raises(UserError, match=r"val2017.json: found 24 persons .* data.num_persons.val, wanted 25 "):
+        build(coco_root, ASKED | {"val": 25})
+
+
+def test_a_broken_image_is_an_error_or_a_counted_skip(coco_root: Path) -> None:
+    for file in sorted((coco_root / "train2017").iterdir())[:3]:
+        file.write_bytes(file.read_bytes()[:600])
+    with pytest.raises(UserError, match=r"train2017/0000000000\d\d.jpg: image \d+ is broken"):
+        build(coco_root, ASKED | {"train": "all"})
+    manifests = build(coco_root, ASKED | {"train": "all"}, skip_broken=True)
+    skipped = manifests["train"]["info"]["skipped"] + manifests["calibration"]["info"]["skipped"]
+    assert len(skipped) == 3
+    assert manifests["train"]["info"]["num_persons"] == 24 - (2 + 3 + 1) - 4
+
+
+def _keypoint(value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["annotations"][0].update(keypoints=value)
+
+
+def _update(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["annotations"][0].update(values)
+
+
+def _image(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["images"][0].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_keypoint([1, 2, 3]), "annotation 100: keypoints: found a list of 3|keypoints: found .1, 2, 3., wanted 51"),
+        (_keypoint([0.0] * 50), "annotation 100: keypoints: found a list of 50, wanted 51 finite numbers"),
+        (_keypoint([float("nan")] * 51), "annotation 100: keypoints: found a list of 51, wanted 51 finite numbers"),
+        (_keypoint([1, 1, 3] * 17), r"annotation 100: keypoints: found visibility \[3\], wanted 0, 1 or 2"),
+        (_keypoint(None), "annotation 100: keypoints: found None, wanted 51 finite numbers"),
+        (_update(num_keypoints=16), "annotation 100: num_keypoints: found 16, wanted 17"),
+        (
+            _update(bbox=[1, 2, 0, 5]),
+            r"annotation 100: bbox: found \[1, 2, 0, 5\], wanted \[x, y, w, h\] with w, h > 0",
+        ),
+        (_update(bbox=[1, 2, 3]), "annotation 100: bbox: found"),
+        (_update(bbox=[1, 2, 3, float("inf")]), "annotation 100: bbox: found"),
+        (_update(area=-1), "annotation 100: area: found -1, wanted a number"),
+        (_update(iscrowd=2), "annotation 100: iscrowd: found 2, wanted 0 or 1"),
+        (_update(category_id=3), "annotation 100: category_id: found 3, wanted 1"),
+        (_update(image_id=999), "annotation 100: image_id: found 999, wanted the id of an image"),
+        (_update(image_id="1"), "annotation 100: image_id: found '1', wanted the id of an image"),
+        (_update(id=101), r"annotations\[1\]: id 101 is used twice"),
+        (_update(id=None), r"annotations\[0\]: found .*, wanted a mapping with a whole-number id"),
+        (_update(true_keypoints=[1]), "annotation 100: true_keypoints: found"),
+        (_image(width="40"), "image 1: width: found '40', wanted a whole number of pixels"),
+        (_image(width=41), r"image 1 has size \(40, 48\), wanted \(41, 48\) as annotated"),
+        (_image(file_name="../1.jpg"), "image 1: file_name: found '../1.jpg', wanted a path inside"),
+        (_image(file_name="gone.jpg"), "train2017/gone.jpg: image 1 is missing"),
+        (lambda content: content.pop("images"), "images: found None, wanted a list"),
+        (lambda content: content.update(annotations={}), "annotations: found {}, wanted a list"),
+    ],
+)
+def test_a_broken_annotation_names_file_and_id(
+    coco_root: Path,
+    edit_annotations: Callable[[Callable[[dict[str, Any]], None]], Path],
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    edit_annotations(change)
+    with pytest.raises(UserError, match=message) as caught:
+        build(coco_root, ASKED | {"train": "all"})
+    assert "person_keypoints_train2017.json" in str(caught.value) or "train2017/" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"images": [', "broken JSON"),
+        (b"", "broken JSON"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"[]", "found a list at the top"),
+        (b"[" * 100000, "broken JSON"),
+    ],
+)
+def test_a_broken_file_is_named(coco_root: Path, content: bytes, message: str) -> None:
+    file = coco_root / "annotations/person_keypoints_train2017.json"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        build(coco_root)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"person_keypoints_train2017.json: cannot be read \(No such file"):
+        build(tmp_path)
