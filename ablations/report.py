@@ -50,8 +50,11 @@ class Section(NamedTuple):
 def main(profile: str) -> None:
     """Write reports/<profile>/ablations."""
     plan = read_model(plan_dir(profile) / "ablations.json", AblationsPlan)
-    names = list(dict.fromkeys([*(a.parent for a in plan.ablations), *(a.name for a in plan.ablations)]))
-    rows = by_experiment(load_rows(Path("runs", profile), names, plan.seeds))
+    runs_dir = Path("runs", profile)
+    parents = list(dict.fromkeys(ablation.parent for ablation in plan.ablations))
+    changed = [ablation.name for ablation in plan.ablations]
+    loaded = load_rows(runs_dir, parents, plan.seeds)
+    rows = by_experiment([*loaded, *load_rows(runs_dir, changed, plan.seeds, stage="evaluate_ablation")])
     folder = REPORTS / profile / "ablations"
     markdown.fresh_folder(folder)
     write_page(folder, profile, build_sweeps(plan.ablations, rows), rows)
@@ -67,7 +70,7 @@ def write_page(folder: Path, profile: str, sweeps: list[Sweep], rows: Mapping[st
     page = markdown.render(
         PAGE,
         profile=profile,
-        people=markdown.escape(markdown.people_of(shown)),
+        people=markdown.people_of(shown),
         how_to_read=markdown.how_to_read(shown),
         difference=DIFFERENCE_SEEDS if _num_seeds(shown) > 1 else DIFFERENCE_INTERVAL,
         limits=markdown.limits(shown),

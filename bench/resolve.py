@@ -131,6 +131,7 @@ def _resolve_profile(raw: Tree, profile: str, *, distinct: bool) -> Grid:
 
     data = _build(DataParams, layers("data"))
     evaluate = _build(EvaluateParams, layers("evaluate"))
+    _build(BaseParams, layers("base"))  # a value that every experiment overrides must be right too
     experiments = {
         name: _build(BaseParams, [*layers("base"), Layer(f"experiments.{name}", own)])
         for name, own in raw["experiments"].items()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -79,9 +79,10 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, file: Path, dpi: int = DPI) -> None:
+def save(figure: Figure, file: Path | BinaryIO, dpi: int = DPI) -> None:
     """A PNG without a date or a version in it."""
-    figure.savefig(file, dpi=dpi, metadata={"Software": None})
+    with house_style():  # some settings are read only when a figure is drawn
+        figure.savefig(file, dpi=dpi, metadata={"Software": None})
 
 
 def system_styles(names: Sequence[str]) -> dict[str, tuple[Any, str]]:
@@ -143,7 +144,7 @@ def draw_keypoints(rows: Sequence[Row], people: str) -> Figure:
     num_columns = min(4, len(groups))
     num_lines = -(-len(groups) // num_columns)
     with house_style():
-        figure = Figure(figsize=(2.3 + 2.4 * num_columns, 1.2 + 4.9 * num_lines), layout="constrained")
+        figure = Figure(figsize=(max(2.3 + 2.4 * num_columns, 8.0), 1.2 + 4.9 * num_lines), layout="constrained")
         axes = figure.subplots(num_lines, num_columns, sharex=True, sharey=True, squeeze=False)
         for ax, (name, group) in zip(axes.flat, groups.items(), strict=False):
             _dots(ax, group)
@@ -212,11 +213,10 @@ def _positions(settings: Sequence[Any], i: int, num_series: int) -> np.ndarray[A
     """Where series i stands: a little beside the others, so that bars do not hide each other."""
     beside = (i - (num_series - 1) / 2) * 0.12
     if not is_log(settings):
-        return np.arange(len(settings)) + beside
+        return np.arange(len(settings), dtype=np.float64) + beside
     span = np.log10(max(settings) / min(settings))
-    places: np.ndarray[Any, np.dtype[np.float64]] = np.array(settings, dtype=np.float64) * 10.0 ** (
-        beside * span / len(settings)
-    )
+    step = float(10 ** (beside * span / len(settings)))
+    places: np.ndarray[Any, np.dtype[np.float64]] = np.array([setting * step for setting in settings])
     return places
 
 

@@ -41,7 +41,7 @@ def fresh_folder(folder: Path) -> None:
 def people_of(rows: Sequence[Row]) -> str:
     """What the numbers were taken on, for every title."""
     sources = {row.data.source for row in rows}
-    return "drawn people" if "drawn" in sources else f"people of {rows[0].data.name}"
+    return "drawn people" if "drawn" in sources else "photographed people"
 
 
 def one_line(rows: Sequence[Row]) -> str:
@@ -50,9 +50,9 @@ def one_line(rows: Sequence[Row]) -> str:
     systems = len(by_experiment(rows))
     return (
         f"{systems} system{'s' if systems > 1 else ''}, training seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}, tested on {escape(people_of(rows))}: {data.num_persons} persons in "
-        f"{data.num_images} images, {data.num_present} keypoints present and {data.num_absent} absent (policy "
-        f"{escape(rows[0].protocol.policy)})."
+        f"{', '.join(map(str, seeds))}, tested on {people_of(rows)} ({escape(data.name)}): {data.num_persons} "
+        f"persons in {data.num_images} images, {data.num_present} keypoints present and {data.num_absent} absent "
+        f"(policy {escape(rows[0].protocol.policy)})."
     )
 
 
@@ -61,7 +61,8 @@ HOW_TO_READ = """\
 near the labelled ones (object keypoint similarity, averaged over ten strictnesses; AP50 and AP75 take one, APM and \
 APL medium and large persons).
 - **Presence F1** asks which keypoints are there at all: the harmonic mean of precision and recall over all keypoints, \
-at a threshold chosen on other persons (the calibration split). **AUROC** asks it without a threshold; 50 % is a coin.
+at a threshold ({rule}; the calibration split holds other persons than val). **AUROC** asks it without a threshold; \
+50 % is a coin.
 - **Heatmap peak** reads presence off the height of the heatmap's peak, which every system gives for free; **always \
 present** says yes to everything. A presence head earns its place only above both.
 - {interval}
@@ -79,7 +80,9 @@ MANY_SEEDS = (
 
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the words of a page mean."""
-    return HOW_TO_READ.format(dash=UNDEFINED, interval=ONE_SEED if len({row.seed for row in rows}) == 1 else MANY_SEEDS)
+    rule = " or ".join(dict.fromkeys(escape(row.protocol.threshold_rule) for row in rows))
+    interval = ONE_SEED if len({row.seed for row in rows}) == 1 else MANY_SEEDS
+    return HOW_TO_READ.format(dash=UNDEFINED, rule=rule, interval=interval)
 
 
 def limits(rows: Sequence[Row]) -> str:

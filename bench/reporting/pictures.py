@@ -135,17 +135,20 @@ def _statement(person: pd.DataFrame, row: Row) -> Statement:
 
 def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], *, drawn: bool) -> Figure:
     """One line per subject: the truth, then each system."""
-    cell_w, cell_h, strip, top = 1.9, 2.53, 0.34, 1.12  # inches
+    matrices = [crop_matrix(bbox_to_view(subject.bbox, CELL_SIZE, CONTEXT), CELL_SIZE) for subject in subjects]
+    captions = [_truth_caption(subject, matrix) for subject, matrix in zip(subjects, matrices, strict=True)]
+    strip = 0.14 + 0.1 * max(caption.count("\n") + 1 for caption in captions)
+    cell_w, cell_h, top = 1.9, 2.53, 1.12  # inches, as strip
     names = ["truth", *columns]
-    size = (cell_w * len(names), (cell_h + strip) * len(subjects) + top)
+    size = (max(cell_w * len(names), 7.0), (cell_h + strip) * len(subjects) + top)
+    side = 0.502 - cell_w * len(names) / size[0] / 2  # centres a grid that is narrower than the legend
     with house_style():
         figure = Figure(figsize=size)
         grid = figure.add_gridspec(
-            len(subjects), len(names), left=0.004, right=0.996, top=1 - top / size[1], bottom=strip / size[1],
+            len(subjects), len(names), left=side, right=1 - side, top=1 - top / size[1], bottom=strip / size[1],
             wspace=0.03, hspace=strip / cell_h,
         )  # fmt: skip
-        for i, subject in enumerate(subjects):
-            matrix = crop_matrix(bbox_to_view(subject.bbox, CELL_SIZE, CONTEXT), CELL_SIZE)
+        for i, (subject, matrix) in enumerate(zip(subjects, matrices, strict=True)):
             crop = _crop(read_image(subject.image_file), matrix)
             for j, name in enumerate(names):
                 ax = figure.add_subplot(grid[i, j])
@@ -177,11 +180,15 @@ def _show(ax: Axes, crop: NDArray[np.uint8]) -> None:
 
 
 def _draw_truth(ax: Axes, subject: Subject, matrix: Floats) -> None:
-    points = warp_points(subject.keypoints, matrix)
-    _draw_pose(ax, points, subject.present, subject.hidden)
+    _draw_pose(ax, warp_points(subject.keypoints, matrix), subject.present, subject.hidden)
+    _caption(ax, _truth_caption(subject, matrix))
+
+
+def _truth_caption(subject: Subject, matrix: Floats) -> str:
+    """How many keypoints are present, and the absent ones that no cross in the crop shows."""
+    unseen = np.flatnonzero(~subject.present & ~_in_crop(warp_points(subject.keypoints, matrix)))
     text = f"person {subject.annotation_id}: {subject.present.sum()} of {NUM_KEYPOINTS} present"
-    unseen = np.flatnonzero(~subject.present & ~_in_crop(points))
-    _caption(ax, f"{text}; absent and not in this crop: {list_keypoints(unseen)}" if len(unseen) else text)
+    return _wrap(f"{text}; absent elsewhere: {list_keypoints(unseen)}" if len(unseen) else text)
 
 
 def _draw_statement(ax: Axes, subject: Subject, said: Statement, matrix: Floats) -> None:
@@ -191,7 +198,7 @@ def _draw_statement(ax: Axes, subject: Subject, said: Statement, matrix: Floats)
 
 
 def _caption(ax: Axes, text: str) -> None:
-    ax.text(0.5, -0.02, _wrap(text), transform=ax.transAxes, ha="center", va="top", fontsize=6.5, linespacing=1.1)
+    ax.text(0.5, -0.02, text, transform=ax.transAxes, ha="center", va="top", fontsize=6.5, linespacing=1.1)
 
 
 def _draw_pose(ax: Axes, points: Floats, present: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.errors import UserError
@@ -28,7 +28,7 @@ def _undefined(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-Number = Annotated[float | None, BeforeValidator(_undefined), Field(allow_inf_nan=False)]
+Number = Annotated[FiniteFloat | None, BeforeValidator(_undefined)]
 """A number, or None where it is undefined (NaN is read as None: JSON has no NaN)."""
 
 
@@ -149,22 +149,25 @@ def read_row(file: Path) -> Row:
         raise UserError(f"{file}: {key}: found {_short(first['input'])}: {first['msg']}") from error
 
 
-def load_rows(runs_dir: Path, names: Sequence[str], seeds: Sequence[int]) -> list[Row]:
+def load_rows(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], stage: str = "evaluate") -> list[Row]:
     """The rows `<runs_dir>/rows/<name>-<seed>.json` of the declared grid, in its order; other files are not looked at.
+
+    `stage` is the one that writes them.
 
     Raises:
         UserError: a row is missing (names the stage to run), malformed, or another run's.
     """
-    return [_load_row(runs_dir, name, seed) for name in names for seed in seeds]
+    return [_load_row(runs_dir, name, seed, stage) for name in names for seed in seeds]
 
 
-def _load_row(runs_dir: Path, name: str, seed: int) -> Row:
+def _load_row(runs_dir: Path, name: str, seed: int, stage: str) -> Row:
+    again = f"run `dvc repro {stage}@{name}-{seed}`"
     file = run_file(runs_dir, "rows", name, seed)
     try:
         row = read_row(file)
     except OSError as error:
         reason = error.strerror
-        raise UserError(f"{file}: missing ({reason}), wanted a row: run `dvc repro evaluate@{name}-{seed}`") from error
+        raise UserError(f"{file}: missing ({reason}), wanted a row: {again}") from error
     for key, found, wanted in (
         ("profile", row.profile, runs_dir.name),
         ("experiment", row.experiment, name),

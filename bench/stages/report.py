@@ -72,7 +72,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, rows: Sequence[Ro
     page = markdown.render(
         PAGE,
         profile=plan.profile,
-        people=markdown.escape(people),
+        people=people,
         overview=overview,
         how_to_read=markdown.how_to_read(rows),
         limits=markdown.limits(rows),

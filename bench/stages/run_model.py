@@ -7,19 +7,28 @@ from bench.data.coco import CocoDict, persons_of, read_coco
 from bench.data.codec import Codec
 from bench.data.dataset import Crop, PoseDataset
 from bench.data.keypoints import NUM_KEYPOINTS
+from bench.errors import UserError
 from bench.stages.files import manifest_file
 from models import PoseModel, build_model
+from models.weights import WeightsError
 
 
 def build(config: TrainConfig, *, pretrained: bool) -> PoseModel:
-    """The model of a run; weights of its `init` only where they are trained from, not where a checkpoint follows."""
+    """The model of a run; weights of its `init` only where they are trained from, not where a checkpoint follows.
+
+    Raises:
+        UserError: the weights of `init` cannot be had or do not fit.
+    """
     sizes = config.architecture.model_dump()
     if not pretrained:
         sizes["init"] = "random"
     head = config.presence_head.model_dump() if config.presence_head else None
-    return build_model(
-        config.model, input_size=config.input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **sizes
-    )
+    try:
+        return build_model(
+            config.model, input_size=config.input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **sizes
+        )
+    except WeightsError as error:
+        raise UserError(str(error)) from error
 
 
 def build_codec(config: TrainConfig, model: PoseModel) -> Codec:

@@ -93,7 +93,14 @@ def make_row(name: str, seed: int = 0, *, head: bool = False, profile: str = "de
     return Row(**{**fields, **changes})
 
 
-def make_project(root: Path, *, seeds: Sequence[int] = (0,), num_persons: int = 12, pictured: int = 3) -> None:
+def make_project(
+    root: Path,
+    *,
+    systems: Sequence[str] = SYSTEMS,
+    seeds: Sequence[int] = (0,),
+    num_persons: int = 12,
+    pictured: int = 3,
+) -> None:
     """Manifests, images, plans and every run of the grid, below `root`."""
     rng = np.random.default_rng(0)
     manifest = make_people(root, num_persons, rng)
@@ -104,10 +111,10 @@ def make_project(root: Path, *, seeds: Sequence[int] = (0,), num_persons: int = 
     ]
     shared = {"profile": "demo", "seeds": list(seeds)}
     pictures = {"num_persons": pictured, "seed": 0}
-    report = {**shared, "profiles": ["demo", "laptop"], "systems": list(SYSTEMS), "pictures": pictures}
+    report = {**shared, "profiles": ["demo", "laptop"], "systems": list(systems), "pictures": pictures}
     write_json(root / "runs/demo/plan/report.json", report)
     write_json(root / "runs/demo/plan/ablations.json", {**shared, "ablations": entries})
-    for name in (*SYSTEMS, *(entry["name"] for entry in entries)):
+    for name in (*systems, *(entry["name"] for entry in entries)):
         for seed in seeds:
             make_run(
                 root / "runs/demo", make_row(name, seed, head=name not in SYSTEMS or name == parent), manifest, rng

@@ -1,10 +1,12 @@
 """A picture and, drawn together with it, which part of whom every pixel shows.
 
-Everything is drawn far to near, so what is hidden is known exactly: it was painted over.
+Everything is drawn far to near, so what is hidden is known exactly: it was painted over. Colours are planar (3, h, w) while
+people are drawn, because whole rows of one channel are what numpy is quick at.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -12,10 +14,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
+Ints = NDArray[np.int32]
 Region = tuple[slice, slice]
-ColourAt = Callable[[Floats32, Floats32], Floats32]  # x, y (h, w) image pixels -> RGB (h, w, 3) or (3,)
+Chain = Sequence[tuple[Floats, float]]  # centers (x, y) and radii in pixels
+ColourAt = Callable[[Floats32, Floats32], Floats32]  # x (1, w), y (h, 1) image pixels -> RGB (3, h, w) or (3, 1, 1)
 
-PARTS_PER_PERSON = 64
 NOBODY = 0
 BITS = 4  # of sub-pixel position in cv2's drawing
 ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
@@ -23,45 +26,68 @@ CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 
 
 class Canvas(NamedTuple):
-    """`image` (h, w, 3) RGB uint8; `parts` (h, w) uint16: PARTS_PER_PERSON * person + part, or NOBODY."""
+    """`image` (3, h, w) RGB 0 to 255; `owners` (h, w) persons from 1, or NOBODY; `parts` (h, w) their body parts."""
 
-    image: NDArray[np.uint8]
-    parts: NDArray[np.uint16]
+    image: Floats32
+    owners: NDArray[np.uint16]
+    parts: NDArray[np.uint8]
 
-
-def circle(center: Floats, radius: float) -> Floats:
-    """Outline points (16, 2)."""
-    return center + CIRCLE * radius
-
-
-def hull(*outlines: Floats) -> Floats:
-    """Convex hull (M, 2) of several outlines."""
-    return cv2.convexHull(np.concatenate(outlines).astype(np.float32))[:, 0].astype(np.float64)
-
-
-def tube(centers: Sequence[Floats], radii: Sequence[float]) -> list[Floats]:
-    """Outlines that together show a chain of spheres, each joined to the next."""
-    circles = [circle(center, radius) for center, radius in zip(centers, radii, strict=True)]
-    return [hull(first, second) for first, second in zip(circles, circles[1:], strict=False)]
+    @classmethod
+    def on(cls, background: NDArray[np.uint8]) -> "Canvas":
+        """Nobody yet, before a background (h, w, 3)."""
+        shape = background.shape[:2]
+        planes = np.empty((3, *shape), np.float32)
+        for plane, channel in zip(planes, cv2.split(background), strict=True):
+            plane[:] = channel
+        return cls(planes, np.zeros(shape, np.uint16), np.zeros(shape, np.uint8))
 
 
-def clip_region(canvas: Canvas, low: Floats, high: Floats) -> Region | None:
-    """Rows and columns of the canvas inside of the box from `low` to `high` (x, y), or None."""
+class Ink(NamedTuple):
+    """How a shape is painted: colours, whose part it is, and how wide its dark rim is in pixels.
+
+    Near `joint` (x, y, radius), where a limb goes on, there is no rim.
+    """
+
+    colour_at: ColourAt
+    owner: int
+    part: int
+    roundness: float
+    joint: tuple[float, float, float] | None = None
+
+
+def circles(centers: Floats, radii: Floats) -> Ints:
+    """Outlines (N, 16, 2) around centers (N, 2), in the fixed-point pixels that all outlines are in."""
+    return fixed(centers[:, None] + CIRCLE * radii[:, None, None])
+
+
+def fixed(points: Floats) -> Ints:
+    """Pixels to whole numbers of 1 / 2 ** BITS pixels."""
+    return np.rint(points * (1 << BITS)).astype(np.int32)
+
+
+def hull(points: Ints) -> Ints:
+    """Convex hull (M, 1, 2) of points (..., 2)."""
+    return cv2.convexHull(points.reshape(-1, 2))
+
+
+def tubes(*chains: Chain) -> list[list[Ints]]:
+    """Of each chain of spheres the outlines that together show it, each sphere joined to the next."""
+    centers, radii = zip(*(sphere for chain in chains for sphere in chain), strict=True)
+    rings = circles(np.array(centers), np.array(radii))
+    ends = list(accumulate(map(len, chains), initial=0))
+    return [stack(rings[start:end]) for start, end in pairwise(ends)]
+
+
+def stack(rings: Ints) -> list[Ints]:
+    """Outlines that together show rings (N, 16, 2), each joined to the next."""
+    return [hull(rings[number : number + 2]) for number in range(len(rings) - 1)]
+
+
+def clip_region(canvas: Canvas, x0: float, y0: float, x1: float, y1: float) -> Region | None:
+    """Rows and columns of the canvas inside of a box, or None."""
     height, width = canvas.parts.shape
-    x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
-    x1, y1 = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
-    return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
-
-
-def coverage(region: Region, outlines: Sequence[Floats]) -> NDArray[np.uint8]:
-    """How much of each pixel the union of convex outlines covers, 0 to 255 (h, w)."""
-    rows, columns = region
-    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
-    origin = np.array([columns.start, rows.start])
-    for outline in outlines:
-        points = np.round((outline - origin) * (1 << BITS)).astype(np.int32)
-        cv2.fillConvexPoly(mask, points, 255, cv2.LINE_AA, BITS)
-    return mask
+    left, top, right, bottom = max(int(x0), 0), max(int(y0), 0), min(int(x1) + 1, width), min(int(y1) + 1, height)
+    return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
 
 def pixel_grid(region: Region) -> tuple[Floats32, Floats32]:
@@ -71,27 +97,68 @@ def pixel_grid(region: Region) -> tuple[Floats32, Floats32]:
     return x, np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
 
 
-def paint(canvas: Canvas, outlines: Sequence[Floats], colour_at: ColourAt, part: int, roundness: float) -> None:
-    """Draw a soft-shaded shape: light from the upper left, dark rims `roundness` pixels wide, a shadow on its owner."""
-    points = np.concatenate(outlines)
-    pad = 3 + roundness
-    region = clip_region(canvas, points.min(axis=0) - pad, points.max(axis=0) + pad)
+def paint(canvas: Canvas, outlines: Sequence[Ints], ink: Ink) -> None:
+    """Draw the union of convex outlines, lit from the upper left, with a rim and a shadow on its owner or on all."""
+    region = _region_around(canvas, outlines, 2 + 0.5 * ink.roundness)
     if region is None:
         return
-    mask = coverage(region, outlines)
-    size = max(3, int(roundness) | 1)
-    soft = cv2.blur(mask, (size, size), borderType=cv2.BORDER_REPLICATE).astype(np.float32) / np.float32(255)
-    lit = soft - np.roll(soft, (max(1, size // 3),) * 2, axis=(0, 1))
-    shade = (np.float32(0.5) + np.float32(0.5) * np.minimum(soft * np.float32(1.1), 1) + np.float32(0.25) * lit)[..., None]
-    parts = canvas.parts[region]
-    owner = part // PARTS_PER_PERSON
-    if part != NOBODY:
-        under = (parts // PARTS_PER_PERSON == owner).astype(np.float32)
-        shadow = 1 - np.float32(0.4) * soft * under
+    mask = _coverage(region, outlines)
+    shade, shadow = _light(mask, ink.roundness)
+    if ink.owner == NOBODY:
+        shadow *= np.float32(0.6)
     else:
-        shadow = 1 - np.float32(0.25) * soft
-    alpha = mask.astype(np.float32)[..., None] / np.float32(255)
-    below = canvas.image[region] * shadow[..., None]
-    colour = np.minimum(colour_at(*pixel_grid(region)) * shade, 255)
-    canvas.image[region] = (below + alpha * (colour - below)).astype(np.uint8)
-    parts[mask > 127] = part
+        shadow *= canvas.owners[region] == ink.owner
+    x, y = pixel_grid(region)
+    if ink.joint is not None and ink.joint[2] > 2:  # smaller ones have no rim to see
+        _smooth_joint(shade, shadow, x, y, ink.joint)
+    blend(canvas, region, mask.astype(np.float32) * np.float32(1 / 255), ink.colour_at(x, y), shade, 1 - shadow)
+    inside = mask > 127
+    canvas.owners[region][inside] = ink.owner
+    canvas.parts[region][inside] = ink.part
+
+
+def blend(canvas: Canvas, region: Region, alpha: Floats32, colour: Floats32, shade: Floats32, under: Floats32) -> None:
+    """Lay `colour` times `shade` over the image times `under`; all but the colour (h, w)."""
+    keep, add = (1 - alpha) * under, alpha * shade
+    for plane, ink in zip(canvas.image, colour, strict=True):
+        below = plane[region]
+        cv2.multiply(below, keep, dst=below)
+        if ink.size == 1:
+            cv2.scaleAdd(add, float(ink[0, 0]), below, dst=below)
+        else:
+            cv2.accumulateProduct(add, ink, below)
+
+
+def _region_around(canvas: Canvas, outlines: Sequence[Ints], pad: float) -> Region | None:
+    x, y, w, h = (side / (1 << BITS) for side in cv2.boundingRect(np.concatenate(outlines)))
+    return clip_region(canvas, x - pad, y - pad, x + w + pad, y + h + pad)
+
+
+def _coverage(region: Region, outlines: Sequence[Ints]) -> NDArray[np.uint8]:
+    """How much of each pixel is covered, 0 to 255 (h, w)."""
+    rows, columns = region
+    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+    origin = np.array([columns.start << BITS, rows.start << BITS], np.int32)
+    for outline in outlines:
+        cv2.fillConvexPoly(mask, outline - origin, 255, cv2.LINE_AA, BITS)
+    return mask
+
+
+def _light(mask: NDArray[np.uint8], roundness: float) -> tuple[Floats32, Floats32]:
+    """Brightness of the shape and the shadow it throws, (h, w) each: a blurred shape is thick in its middle."""
+    size = max(3, int(roundness) | 1)
+    soft = cv2.blur(mask, (size, size), borderType=cv2.BORDER_REPLICATE)
+    shift = min(size - 1, size // 2 + max(1, size // 3))
+    moved = cv2.blur(mask, (size, size), anchor=(shift, shift), borderType=cv2.BORDER_REPLICATE)
+    shade = cv2.addWeighted(soft, 0.75 / 255, moved, -0.25 / 255, 0.53, dtype=cv2.CV_32F)
+    return cast(Floats32, shade), soft * np.float32(0.4 / 255)
+
+
+def _smooth_joint(shade: Floats32, shadow: Floats32, x: Floats32, y: Floats32, joint: tuple[float, float, float]) -> None:
+    """In place."""
+    center_x, center_y, radius = joint
+    reach = np.float32(1.7 * radius + 1)
+    across, down = (x - np.float32(center_x)) / reach, (y - np.float32(center_y)) / reach
+    near = np.maximum((1 - across * across) - down * down, 0)
+    shade += near * (1 - shade)
+    shadow *= 1 - near

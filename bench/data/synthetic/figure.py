@@ -4,6 +4,7 @@ Body axes: x to the person's left, y up, z forwards. Camera axes: x right, y dow
 is weak perspective: one scale per person.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -55,9 +56,9 @@ def sample_body(rng: np.random.Generator) -> Body:
     child = rng.random() < 0.2
     height = rng.uniform(1.0, 1.4) if child else rng.normal(1.7, 0.08)
     unit = height / 1.72
-    leg, arm, trunk, width, girth = rng.normal(1, (0.03, 0.03, 0.02, 0.06, 0.1))
+    leg, arm, trunk, width, girth = rng.normal(1, (0.03, 0.03, 0.02, 0.06, 0.1)).tolist()
     leg *= 0.94 if child else 1
-    head_unit = (0.62 * unit + 0.38) * rng.normal(1.07, 0.03)
+    head_unit = (0.62 * unit + 0.38) * rng.normal(1.13, 0.03)
     return Body(
         height=height,
         spine=0.5 * trunk * unit,
@@ -68,18 +69,18 @@ def sample_body(rng: np.random.Generator) -> Body:
         thigh=0.43 * leg * unit,
         shin=0.415 * leg * unit,
         head=(0.084 * head_unit, 0.118 * head_unit, 0.1 * head_unit),
-        girth=float(np.clip(girth, 0.8, 1.3)) * unit,
+        girth=min(max(girth, 0.8), 1.3) * unit,
     )
 
 
 def rotation(axis: int, degrees: float) -> Floats:
     """Right-handed rotation about axis 0, 1 or 2, (3, 3)."""
-    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    matrix = np.eye(3)
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    matrix[i, i] = matrix[j, j] = cos
-    matrix[i, j], matrix[j, i] = -sin, sin
-    return matrix
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    if axis == 0:
+        return np.array([(1, 0, 0), (0, cos, -sin), (0, sin, cos)])
+    if axis == 1:
+        return np.array([(cos, 0, sin), (0, 1, 0), (-sin, 0, cos)])
+    return np.array([(cos, -sin, 0), (sin, cos, 0), (0, 0, 1)])
 
 
 def build_figure(body: Body, pose: Pose, view: Floats) -> Figure:

@@ -1,83 +1,106 @@
 """Heads, drawn pixel by pixel: each pixel is traced onto the skull and asked what grows there."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from bench.data.synthetic.canvas import Canvas, Floats, Floats32, Region, clip_region, pixel_grid
+from bench.data.synthetic.canvas import Canvas, Floats, Floats32, Region, blend, clip_region, pixel_grid
 from bench.data.synthetic.look import HAIRLINES, Look, mix
 
 DEPTHS = (-1.0, -0.45, 0.0, 0.4, 1.0)  # where HAIRLINES are given
 HAIR_THICKNESS = 1.1
+FROM_BEHIND = 0.8  # depth of the head's forward axis beyond which no part of the face is seen
+WHITE, PUPIL, LIPS, BLUSH, FRAME = (
+    np.array(colour, np.float32)[:, None, None]
+    for colour in ((250, 250, 248), (40, 30, 28), (156, 66, 62), (230, 120, 108), (30, 30, 34))
+)
 
 
-class Surface:
-    """The side of an ellipsoid that faces the viewer. `places` (h, w, 3) in half axes (left, up, forward)."""
+class Surface(NamedTuple):
+    """The side of an ellipsoid that faces the viewer.
 
-    def __init__(self, region: Region, center: Floats, scale: float, frame: Floats, axes: Floats) -> None:
-        """`center` (x, y) pixels, `scale` pixels a metre, `frame` (3, 3) columns in camera axes, `axes` (3,) metres."""
-        into = (frame / axes).T.astype(np.float32)  # camera metres -> half axes
-        x, y = pixel_grid(region)
-        x, y = (x - np.float32(center[0])) / np.float32(scale), (y - np.float32(center[1])) / np.float32(scale)
-        flat = x[..., None] * into[:, 0] + y[..., None] * into[:, 1]
-        along, square = flat @ into[:, 2], into[:, 2] @ into[:, 2]
-        rim = np.einsum("hwc,hwc->hw", flat, flat) - along * along / square  # squared radius, 1 on the outline
-        nearest = (-along - np.sqrt(np.maximum(square * (1 - rim), 0))) / square
-        self.places: Floats32 = flat + nearest[..., None] * into[:, 2]
-        radius = np.sqrt(np.maximum(rim, 0))
-        self.coverage: Floats32 = np.clip((1 - radius) * np.float32(scale * axes.mean()) + 0.5, 0, 1)
-        self.shade: Floats32 = 1 - np.float32(0.32) * np.minimum(radius, 1) ** 4 - np.float32(0.5) * (x + y) / np.float32(
-            axes.mean() * 6
-        )
+    `places` (3, h, w) in half axes (left, up, forward); `coverage` and `shade` (h, w).
+    """
+
+    places: Floats32
+    coverage: Floats32
+    shade: Floats32
 
 
-def paint_head(canvas: Canvas, center: Floats, scale: float, frame: Floats, axes: Floats, look: Look, parts: tuple[int, int]) -> None:
-    """Skull with face, then hair over it; `parts` are the numbers of (skin, hair)."""
+def trace(region: Region, center: Floats, scale: float, frame: Floats, axes: Floats, swell: tuple[float, ...]) -> list[Surface]:
+    """Ellipsoids with half axes `axes` (3,) metres times each of `swell`, where the pixels of `region` meet them.
+
+    `center` (x, y) pixels, `scale` pixels a metre, `frame` (3, 3) columns in camera axes.
+    """
+    into = (frame / axes).T.astype(np.float32)  # camera metres -> half axes
+    x, y = pixel_grid(region)
+    x, y = (x - np.float32(center[0])) / np.float32(scale), (y - np.float32(center[1])) / np.float32(scale)
+    flat = x * into[:, 0, None, None] + y * into[:, 1, None, None]
+    square = into[:, 2] @ into[:, 2]
+    along = x * (into[:, 0] @ into[:, 2] / square) + y * (into[:, 1] @ into[:, 2] / square)
+    rim = flat[0] * flat[0] + flat[1] * flat[1] + flat[2] * flat[2] - along * along * square  # squared radius
+    mean = np.float32(axes.mean())
+    light = 1 - (x + y) / (12 * mean)
+    surfaces = []
+    for factor in map(np.float32, swell):
+        part = rim / (factor * factor)
+        nearest = -along - np.sqrt(np.maximum(1 - part, 0) * (factor * factor / square))
+        places = (flat + nearest * into[:, 2, None, None]) / factor
+        coverage = np.clip((1 - np.sqrt(np.maximum(part, 0))) * (np.float32(scale) * mean) + np.float32(0.5), 0, 1)
+        part = np.minimum(part, 1)
+        surfaces.append(Surface(places, coverage, light - np.float32(0.3) * part * part))
+    return surfaces
+
+
+def paint_head(canvas: Canvas, center: Floats, scale: float, frame: Floats, axes: Floats, look: Look, owner: int,
+               parts: tuple[int, int]) -> None:  # fmt: skip
+    """Skull with face, then hair over it; `parts` are the numbers of (skin, hair); for the rest see `Surface`."""
     reach = 1.3 * axes.max() * scale + 2
-    region = clip_region(canvas, center - reach, center + reach)
+    region = clip_region(canvas, *(center - reach), *(center + reach))
     if region is None:
         return
-    pixels = axes.mean() * scale
-    skull = Surface(region, center, scale, frame, axes)
-    _blend(canvas, region, _face(skull, pixels, look), skull.coverage, parts[0])
+    pixels = float(axes.mean() * scale)
+    skull, outer = trace(region, center, scale, frame, axes, (1.0, HAIR_THICKNESS))
+    face = look.skin.colour if frame[2, 2] > FROM_BEHIND else _face(skull, pixels, look)
+    _cover(canvas, region, skull.coverage, face, skull.shade, owner, parts[0])
     if look.hairline == "bald":
         return
-    outer = Surface(region, center, scale, frame, axes * HAIR_THICKNESS)
-    left, up, forward = np.moveaxis(outer.places, -1, 0)
+    left, up, forward = outer.places
     line = np.interp(forward, DEPTHS, HAIRLINES[look.hairline]).astype(np.float32)
-    grown = np.clip((up - line) * np.float32(pixels) + 0.5, 0, 1) * outer.coverage
+    grown = np.clip((up - line) * np.float32(pixels) + np.float32(0.5), 0, 1) * outer.coverage
     hair = mix(look.hat if look.hairline == "cap" else look.hair, up * np.float32(0.1), left * np.float32(0.1))
-    _blend(canvas, region, hair * outer.shade[..., None], grown, parts[1])
+    _cover(canvas, region, grown, hair, outer.shade, owner, parts[1])
 
 
-def _blend(canvas: Canvas, region: Region, colour: Floats32, alpha: Floats32, part: int) -> None:
-    below = canvas.image[region].astype(np.float32)
-    canvas.image[region] = np.clip(below + alpha[..., None] * (colour - below), 0, 255).astype(np.uint8)
-    canvas.parts[region][alpha > 0.5] = part
+def _cover(canvas: Canvas, region: Region, alpha: Floats32, colour: Floats32, shade: Floats32, owner: int, part: int) -> None:
+    blend(canvas, region, alpha, colour, shade, np.ones_like(shade))
+    inside = alpha > 0.5
+    canvas.owners[region][inside] = owner
+    canvas.parts[region][inside] = part
 
 
 def _face(skull: Surface, pixels: float, look: Look) -> Floats32:
-    """Skin with eyes, brows, mouth, cheeks, beard and glasses, (h, w, 3)."""
-    left, up, forward = np.moveaxis(skull.places, -1, 0)
-    front = forward > 0
-    skin = look.skin.colour
-    face = np.broadcast_to(skin, (*left.shape, 3)).astype(np.float32)
-    side = np.abs(left)
+    """Skin with eyes, brows, mouth, cheeks, beard and glasses, (3, h, w)."""
+    left, up, forward = skull.places
+    side, front = np.abs(left), (forward > 0).astype(np.float32)
+    face = np.repeat(np.repeat(look.skin.colour, left.shape[0], 1), left.shape[1], 2)
 
     def stamp(distance: Floats32, colour: Floats32, strength: float, size: float) -> None:
         """Where `distance` < 1, in units of `size` half axes; never thinner than a pixel."""
-        weight = np.clip((1 - distance) * np.float32(max(size * pixels, 0.8)) + 0.5, 0, 1) * front
-        np.add(face, (weight * np.float32(strength))[..., None] * (colour - face), out=face)
+        weight = np.clip((1 - distance) * np.float32(max(size * pixels, 0.8)) + np.float32(0.5), 0, 1) * front
+        weight *= np.float32(strength)
+        np.add(face, weight * (colour - face), out=face)
 
     def spot(x: float, y: float, rx: float, ry: float) -> Floats32:
         return np.hypot((side - np.float32(x)) / np.float32(rx), (up - np.float32(y)) / np.float32(ry))
 
-    stamp(spot(0.5, -0.3, 0.25, 0.18), np.array([226, 120, 110], np.float32), 0.25, 0.05)
+    stamp(spot(0.5, -0.3, 0.25, 0.18), BLUSH, 0.25, 0.05)
     if look.beard:
-        stamp(np.maximum(spot(0.0, -0.95, 0.95, 0.62), 0), look.hair.colour, 0.85, 0.3)
-    stamp(spot(0.0, -0.55, 0.28, 0.07), np.array([150, 60, 60], np.float32), 0.9, 0.07)
-    stamp(spot(0.37, 0.16, 0.2, 0.115), np.array([250, 250, 248], np.float32), 1, 0.12)
-    stamp(spot(0.37, 0.15, 0.105, 0.115), np.array([44, 32, 30], np.float32), 1, 0.1)
+        stamp(spot(0.0, -0.95, 0.95, 0.62), look.hair.colour, 0.85, 0.3)
+    stamp(spot(0.0, -0.55, 0.28, 0.07), LIPS, 0.9, 0.07)
+    stamp(spot(0.37, 0.16, 0.2, 0.125), WHITE, 1, 0.12)
+    stamp(spot(0.37, 0.15, 0.105, 0.12), PUPIL, 1, 0.1)
     stamp(spot(0.37, 0.36, 0.22, 0.045), look.hair.colour * np.float32(0.7), 0.9, 0.045)
     if look.glasses:
-        ring = np.abs(spot(0.37, 0.15, 0.3, 0.22) - 1) * np.float32(4)
-        stamp(ring, np.array([30, 30, 34], np.float32), 0.9, 0.06)
-    return face * skull.shade[..., None]
+        stamp(np.abs(spot(0.37, 0.15, 0.3, 0.22) - 1) * np.float32(4), FRAME, 0.9, 0.06)
+    return face

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.data.synthetic.choice import choose, choose_weighted
+
 Rng = np.random.Generator
 
 
@@ -36,8 +38,10 @@ class Pose(NamedTuple):
 def _limb(rng: Rng, swing: tuple[float, float], spread: tuple[float, float], twist: tuple[float, float],
           bend: tuple[float, float]) -> Limb:  # fmt: skip
     """Each angle uniform between its two bounds."""
-    low, high = np.transpose((swing, spread, twist, bend))
-    return Limb(*(low + (high - low) * rng.random(4)).tolist())
+    shares = rng.random(4).tolist()
+    return Limb(
+        *(low + (high - low) * share for (low, high), share in zip((swing, spread, twist, bend), shares, strict=True))
+    )
 
 
 ARMS: dict[str, Callable[[Rng], Limb]] = {
@@ -96,12 +100,11 @@ ACTIVITIES = {
 
 def sample_pose(rng: Rng) -> Pose:
     """A plausible pose: an activity, its limbs, then a turn of spine and head."""
-    weights = np.array([activity.weight for activity in ACTIVITIES.values()])
-    name = str(rng.choice(list(ACTIVITIES), p=weights / weights.sum()))
+    name = choose_weighted(rng, list(ACTIVITIES), [activity.weight for activity in ACTIVITIES.values()])
     activity = ACTIVITIES[name]
     flip = 1 if rng.random() < 0.5 else -1
-    legs = activity.legs[rng.integers(len(activity.legs))][::flip]
-    arms = activity.arms[rng.integers(len(activity.arms))][::flip]
+    legs = choose(rng, activity.legs)[::flip]
+    arms = choose(rng, activity.arms)[::flip]
     left_arm, right_arm = (ARMS[arm](rng) for arm in arms)
     left_leg, right_leg = (LEGS[leg](rng) for leg in legs)
     if name in ("walk", "run"):  # arms swing against the legs
@@ -112,7 +115,7 @@ def sample_pose(rng: Rng) -> Pose:
     return Pose(
         lean=rng.uniform(*activity.lean),
         spine=(spine[0] + 3, spine[1], spine[2]),
-        neck=(neck[0], neck[1], float(np.clip(neck[2], -65, 65))),
+        neck=(neck[0], neck[1], min(max(neck[2], -65), 65)),
         arms=(left_arm, right_arm),
         legs=(left_leg, right_leg),
         lying=name == "lie",

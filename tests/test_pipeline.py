@@ -1,0 +1,219 @@
+"""The pipeline as DVC runs it, in a temporary copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+REPO = Path(__file__).parents[1]
+COPIED = ("bench", "models", "ablations", "dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore")
+YAML_SAFE = YAML(typ="safe")
+Tree = dict[str, Any]
+
+# Stands for every stage but `resolve`: its outputs are digests of its dependencies, and it notes that it ran.
+FAKE_STAGE = """
+import hashlib, sys
+from pathlib import Path
+stage, *paths = sys.argv[1:]
+outs, deps = paths[:paths.index("--")], paths[paths.index("--") + 1:]
+files = [f for dep in deps for f in (sorted(Path(dep).rglob("*")) if Path(dep).is_dir() else [Path(dep)]) if f.is_file()]
+digest = hashlib.sha256(b"".join(file.read_bytes() for file in files if file.suffix != ".pyc")).hexdigest()
+for out in map(Path, outs):
+    for file in [out] if out.suffix else [out / f"{name}.json" for name in ("train", "calibration", "val")]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(digest)
+with open("ran.log", "a") as log:
+    log.write(stage + "\\n")
+"""
+
+SMALL_GRID = {
+    "seeds": [0],
+    "experiments": {
+        "vitpose_presence": {"model": "vitpose", "presence_head": {"type": "mlp"}},
+        "hrnet": {"model": "hrnet"},
+    },
+    "ablations": {
+        "sigma_3": {"of": "hrnet", "sigma": 3.0},
+    },
+}
+
+
+class Project:
+    """A copy of the project, and what DVC does in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in COPIED:
+            source = REPO / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.exists():
+                shutil.copy(source, root / name)
+        (root / "reports").mkdir()
+        self.dvc("init", "--no-scm", "--quiet")
+        self.dvc("config", "core.analytics", "false")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        folder = Path(sys.executable).parent
+        environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False, timeout=500
+        )
+
+    def dvc(self, *arguments: str) -> str:
+        done = self.run("dvc", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def edit(self, change: Callable[[Tree], None]) -> None:
+        file = self.root / "params.yaml"
+        tree = YAML_SAFE.load(file.read_text())
+        change(tree)
+        YAML_SAFE.dump(tree, file)
+
+    def repro(self) -> set[str]:
+        """Stages that ran, but for `resolve`, which checks every edit and is restored where it has seen one before."""
+        log = self.root / "ran.log"
+        log.unlink(missing_ok=True)
+        self.dvc("repro")
+        return set(log.read_text().split()) if log.exists() else set()
+
+
+def fake_stages(root: Path) -> None:
+    (root / "fake_stage.py").write_text(FAKE_STAGE)
+    tree = YAML_SAFE.load((root / "dvc.yaml").read_text())
+    for name, stage in tree["stages"].items():
+        if name in ("resolve", "warmstart"):
+            continue
+        outs = [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
+        full_name = f"{name}@${{item.run}}-${{item.seed}}" if "matrix" in stage else name
+        stage["cmd"] = " ".join(["python fake_stage.py", full_name, *outs, "--", *stage["deps"]])
+    YAML_SAFE.dump(tree, root / "dvc.yaml")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Two systems, one ablation, one seed; everything has run once."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    fake_stages(project.root)
+    project.edit(lambda tree: tree.update(SMALL_GRID))
+    project.repro()
+    return project
+
+
+def run_stages(*names: str, kind: str = "") -> set[str]:
+    return {f"{stage}{kind}@{name}" for name in names for stage in ("train", "predict", "evaluate")}
+
+
+def test_again_there_is_nothing_to_do(project: Project) -> None:
+    assert project.repro() == set()
+    assert "Data and pipelines are up to date" in project.dvc("status")
+
+
+def test_adding_editing_and_removing_an_ablation(project: Project) -> None:
+    entry = {"of": "vitpose_presence", "loss": {"presence_weight": 0.5}}
+    project.edit(lambda tree: tree["ablations"].update(extra=entry))
+    own = run_stages("extra-0", kind="_ablation")
+    assert project.repro() == {"report", "ablations"} | own
+    project.edit(lambda tree: tree["ablations"]["extra"]["loss"].update(presence_weight=0.25))
+    assert project.repro() == {"report", "ablations"} | own
+    project.edit(lambda tree: tree["ablations"].pop("extra"))
+    assert project.repro() == {"ablations"}  # the systems' rows are as they were
+
+
+def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> None:
+    project.edit(lambda tree: tree["experiments"]["hrnet"].update(bbox_padding=1.5))
+    wanted = run_stages("hrnet-0") | run_stages("sigma_3-0", kind="_ablation")
+    assert project.repro() == {"report", "ablations"} | wanted
+    project.edit(lambda tree: tree["experiments"]["hrnet"].pop("bbox_padding"))
+    assert project.repro() <= {"report"}  # the rest comes back from the run cache
+
+
+def test_a_new_seed_runs_only_itself(project: Project) -> None:
+    project.edit(lambda tree: tree.update(seeds=[0, 1]))
+    wanted = run_stages("vitpose_presence-1", "hrnet-1") | run_stages("sigma_3-1", kind="_ablation")
+    assert project.repro() == {"report", "ablations"} | wanted
+    project.edit(lambda tree: tree.update(seeds=[0]))
+    assert project.repro() <= {"report", "ablations"}
+
+
+def test_a_threshold_never_retrains(project: Project) -> None:
+    project.edit(lambda tree: tree["evaluate"].update(threshold=0.5))
+    wanted = {"evaluate@vitpose_presence-0", "evaluate@hrnet-0", "evaluate_ablation@sigma_3-0"}
+    assert project.repro() == {"report", "ablations"} | wanted
+    project.edit(lambda tree: tree["evaluate"].update(threshold="max_f1"))
+    assert project.repro() <= {"report"}
+
+
+def test_test_time_parameters_never_retrain(project: Project) -> None:
+    project.edit(lambda tree: tree["test"].update(flip_test=False))
+    ran = project.repro()
+    assert not [stage for stage in ran if stage.startswith("train")]
+    assert {"predict@hrnet-0", "evaluate@hrnet-0", "report"} <= ran
+    project.edit(lambda tree: tree["test"].update(flip_test=True))
+    assert project.repro() <= {"report"}
+
+
+def test_another_profile_runs_beside_the_first(project: Project) -> None:
+    project.edit(lambda tree: tree.update(profile="full"))
+    ran = project.repro()
+    assert {"prepare", "train@hrnet-0", "train_ablation@sigma_3-0", "report"} <= ran
+    assert (project.root / "runs/demo/rows/hrnet-0.json").exists()
+    project.edit(lambda tree: tree.update(profile="demo"))
+    assert project.repro() <= {"report"}  # the index of reports lists profiles, so it is made anew
+
+
+def test_a_profile_at_rest_reruns_nothing(project: Project) -> None:
+    project.edit(lambda tree: tree["profiles"]["full"].update(base={"sigma": 9.0}))
+    assert project.repro() == set()
+
+
+def test_no_ablations_at_all(project: Project) -> None:
+    before = YAML_SAFE.load((project.root / "params.yaml").read_text())["ablations"]
+    project.edit(lambda tree: tree.update(ablations={}))
+    assert project.repro() == {"ablations"}
+    project.edit(lambda tree: tree.update(ablations=before))
+    assert project.repro() == set()
+
+
+def test_a_typo_stops_before_any_work(project: Project) -> None:
+    before = (project.root / "params.yaml").read_text()
+    project.edit(lambda tree: tree["base"]["optim"].update(lrr=1.0))
+    done = project.run("dvc", "repro")
+    assert done.returncode != 0
+    assert "error: params.yaml: base.optim.lrr: unknown key 'lrr'" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Running stage 'prepare'" not in done.stdout
+    (project.root / "params.yaml").write_text(before)
+    assert project.repro() == set()
+
+
+@pytest.mark.slow
+def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
+    """Microscopic models on a few drawn people, through every stage."""
+    project = Project(tmp_path)
+
+    def shrink(tree: Tree) -> None:
+        tree["experiments"] = {"vitpose_presence": {"model": "vitpose", "presence_head": {"type": "mlp"}}}
+        tree["ablations"] = {"dropout_0": {"of": "vitpose_presence", "presence_head": {"dropout": 0.0}}}
+        demo = tree["profiles"]["demo"]
+        demo["data"]["num_persons"] = {"train": 32, "calibration": 12, "val": 16}
+        demo["base"]["train"] = {"epochs": 1, "batch_size": 8, "num_workers": 0}
+        demo["base"]["architectures"]["vitpose"] |= {"embed_dim": 16, "depth": 1, "init": "random"}
+
+    project.edit(shrink)
+    output = project.dvc("repro")
+    assert output.count("Running stage") == 10
+    row = json.loads((project.root / "runs/demo/rows/vitpose_presence-0.json").read_text())
+    assert row["data"]["num_persons"] == 16
+    assert set(row["presence"]) == {"presence_head", "heatmap_peak", "always_present"}
+    for page in ("README.md", "demo/systems/README.md", "demo/ablations/README.md"):
+        assert (project.root / "reports" / page).read_text().startswith("# ")
+    assert "Data and pipelines are up to date" in project.dvc("repro")

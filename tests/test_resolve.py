@@ -1,0 +1,185 @@
+"""`params.yaml`: what is refused, and with which words; what an entry resolves to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from bench.errors import UserError
+from bench.resolve import Grid, load_grid
+
+REPO = Path(__file__).parents[1]
+Tree = dict[str, Any]
+
+
+@pytest.fixture
+def params() -> Tree:
+    tree: Tree = YAML(typ="safe").load((REPO / "params.yaml").read_text())
+    return tree
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[Tree], Grid]:
+    def load(tree: Tree) -> Grid:
+        file = tmp_path / "params.yaml"
+        YAML(typ="safe").dump(tree, file)
+        return load_grid(file)
+
+    return load
+
+
+def put(path: str, value: Any) -> Callable[[Tree], None]:
+    """An edit that sets a dotted path."""
+
+    def edit(tree: Tree) -> None:
+        *parents, key = path.split(".")
+        for parent in parents:
+            tree = tree.setdefault(parent, {})
+        tree[key] = value
+
+    return edit
+
+
+def drop(path: str) -> Callable[[Tree], None]:
+    def edit(tree: Tree) -> None:
+        *parents, key = path.split(".")
+        for parent in parents:
+            tree = tree[parent]
+        del tree[key]
+
+    return edit
+
+
+BROKEN: list[tuple[Callable[[Tree], None], str]] = [
+    (put("profile", "dmeo"), r"profile: found 'dmeo', wanted one of .*; nearest: demo"),
+    (put("sedes", [1]), r"sedes: unknown key 'sedes', wanted one of .*; nearest: seeds"),
+    (drop("evaluate"), "evaluate: missing, wanted all of"),
+    (put("seeds", []), r"seeds: found \[\], wanted a list of at least one whole number"),
+    (put("seeds", [0, 0]), r"seeds: found \[0, 0\], wanted every seed once"),
+    (put("seeds", ["0"]), r"seeds: found \['0'\], wanted a list"),
+    (put("seeds", 3), "seeds: found 3, wanted a list"),
+    (put("experiments", {}), "experiments: found none, wanted at least one system"),
+    (put("experiments", [1]), r"experiments: found \[1\], wanted a mapping"),
+    (put("experiments.vit-pose", {}), "experiments.vit-pose: found 'vit-pose', wanted a name of letters"),
+    (
+        lambda tree: tree["experiments"].update({"w0.5": {}}),
+        r"experiments.w0.5: found .w0.5., wanted a name of letters",
+    ),
+    (put("base.optim.lr", "5e-4"), "base.optim.lr: found '5e-4', wanted a valid number"),
+    (put("base.optim.lr", 0), "base.optim.lr: found 0, wanted greater than 0"),
+    (put("base.optim.lr", float("nan")), "base.optim.lr: found nan, wanted"),
+    (put("base.optim.lrr", 1.0), "base.optim.lrr: unknown key 'lrr', wanted one of .*; nearest: lr"),
+    (put("base.train.epochs", 2.5), "base.train.epochs: found 2.5, wanted a valid integer"),
+    (put("base.train.epochs", True), "base.train.epochs: found True, wanted a valid integer"),
+    (drop("base.sigma"), "sigma: missing, wanted a value|sigma: unknown key"),
+    (put("base.loss.presence_weight", -1), "base.loss.presence_weight: found -1, wanted greater than or equal to 0"),
+    (put("base.presence_head.dropout", 1.0), "base.presence_head.dropout: found 1.0, wanted less than 1"),
+    (put("base.presence_head.type", "mpl"), "base.presence_head.type: found 'mpl', wanted 'none' or 'mlp'"),
+    (put("base.input_size", [192]), r"base.input_size.*: missing|base.input_size: found \[192\]"),
+    (put("base.input_size", [190, 256]), r"input_size \[190, 256\] is not a multiple of 16, as vitpose needs"),
+    (put("base.presence_head.pool", 5), "presence_head.pool 5 does not divide the .* heatmaps of vitpose"),
+    (put("base.architectures.vitpose.num_heads", 7), "embed_dim .* is not a multiple of num_heads 7"),
+    (put("base.architectures.vitpose.init", "imagenet"), "init: found 'imagenet', wanted|String should match"),
+    (put("base.model", "vitpos"), "base.model: found 'vitpos', wanted 'vitpose', 'hrnet' or 'transpose'"),
+    (put("data.num_persons.train", "most"), "data.num_persons.train: found 'most', wanted"),
+    (put("data.num_persons.val", 0), "data.num_persons.val: found 0, wanted"),
+    (put("data.source", "coco2"), "data.source: found 'coco2', wanted 'drawn' or 'coco'"),
+    (put("profiles.demo.data.num_persons.val", "all"), "num_persons: found 'all', wanted numbers"),
+    (put("profiles.paper.bsae", {}), "profiles.paper.bsae: unknown key 'bsae', .*; nearest: base"),
+    (put("profiles.full.base.sigm", 2.0), "profiles.full.base.sigm: unknown key 'sigm', .*; nearest: sigma"),
+    (put("profiles.full.base.sigma", "2"), "profiles.full.base.sigma: found '2', wanted a valid number"),
+    (put("profiles.paper.evaluate.presence_policy", "true"), "presence_policy 'true' in profile paper"),
+    (put("experiments.hrnet.loss", {"presense_weight": 1}), "experiments.hrnet.loss.presense_weight: unknown key"),
+    (put("experiments.hrnet.loss", 3), "experiments.hrnet.loss: found 3, wanted a mapping"),
+    (put("experiments.hrnet.model", "hrnett"), "experiments.hrnet.model: found 'hrnett', wanted"),
+    (put("ablations.x", {"loss": {"presence_weight": 1.0}}), "ablations.x.of: missing, wanted the experiment"),
+    (put("ablations.x", {"of": "vitpoze"}), "ablations.x.of: found 'vitpoze', wanted one of .*; nearest: vitpose"),
+    (put("ablations.x", {"of": "vitpose"}), r"ablations.x: changes 0 keys \(none\), wanted exactly one"),
+    (
+        put("ablations.x", {"of": "vitpose", "sigma": 3.0, "bbox_padding": 1.0}),
+        r"ablations.x: changes 2 keys \(.*sigma.*\), wanted exactly one",
+    ),
+    (
+        put("ablations.x", {"of": "vitpose", "loss": {"presence_weight": 0.5}}),
+        "ablations.x.loss.presence_weight: changes nothing in vitpose, which has this value already or does not read it",
+    ),
+    (
+        put("ablations.hrnet", {"of": "vitpose", "sigma": 3.0}),
+        "ablations.hrnet: the name is taken by experiments.hrnet",
+    ),
+    (put("ablations.x", {"of": "vitpose", "sigma": "wide"}), "ablations.x.sigma: found 'wide', wanted a valid number"),
+    (put("evaluate.threshold", 1.5), "evaluate.threshold: found 1.5, wanted"),
+    (put("test.flip_test", "yes"), "test.flip_test: found 'yes', wanted a valid boolean"),
+    (put("warmstart.profile", "tiny"), "warmstart.profile: found 'tiny', wanted one of"),
+    (put("warmstart.seed", 0), "warmstart.seed: found 0, wanted another than data.seed"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), BROKEN)
+def test_broken_parameters(
+    params: Tree, load: Callable[[Tree], Grid], edit: Callable[[Tree], None], message: str
+) -> None:
+    edit(params)
+    with pytest.raises(UserError, match=message) as caught:
+        load(params)
+    assert "params.yaml: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1, 2", "line 1, column .*: not valid YAML"),
+        ("profile: demo\nprofile: paper\n", "not valid YAML: found duplicate key"),
+        ("- 1\n", r"top level: found \[1\], wanted a mapping"),
+        ("", "top level: found None, wanted a mapping"),
+        ("a: !!python/object:os.system x", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_parameters(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_grid(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing.yaml: cannot be read \(No such file or directory\)"):
+        load_grid(tmp_path / "nothing.yaml")
+
+
+def test_layers_override_each_other(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    params["base"]["sigma"] = 1.0
+    params["profiles"]["demo"]["base"]["sigma"] = 2.0
+    params["experiments"]["hrnet"]["sigma"] = 3.0
+    params["ablations"] = {"wide": {"of": "hrnet", "sigma": 4.0}}
+    grid = load(params)
+    assert grid.experiments["vitpose"].sigma == 2.0
+    assert grid.experiments["hrnet"].sigma == 3.0
+    assert grid.ablations["wide"].sigma == 4.0
+    assert grid.factors[0] == ("wide", "hrnet", "sigma", 4.0, 3.0)
+
+
+def test_a_run_without_head_does_not_read_its_parameters(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    before = load(params)
+    params["base"]["presence_head"]["hidden"] = 99
+    after = load(params)
+    assert after.experiments["vitpose"] == before.experiments["vitpose"]
+    assert after.experiments["vitpose_presence"] != before.experiments["vitpose_presence"]
+
+
+def test_sizes_of_other_architectures_are_not_read(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    before = load(params)
+    params["profiles"]["demo"]["base"]["architectures"]["transpose"]["depth"] = 3
+    after = load(params)
+    changed = [name for name in after.experiments if after.experiments[name] != before.experiments[name]]
+    assert changed == ["transpose"]
+
+
+def test_no_ablations_is_fine(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    params["ablations"] = {}
+    assert load(params).factors == ()
