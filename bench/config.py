@@ -233,6 +233,14 @@ class ReportParams(Params):
     picture_seed: Seed
 
 
+class WarmstartEpochs(Params):
+    """A transformer without convolutions needs the most."""
+
+    vitpose: Count
+    hrnet: Count
+    transpose: Count
+
+
 class WarmstartParams(Params):
     """How the small profiles' backbones were trained, once, on drawn people that no profile uses."""
 
@@ -240,7 +248,9 @@ class WarmstartParams(Params):
     seed: Seed
     num_persons: NumPersons
     optim: OptimParams
-    train: TrainParams
+    epochs: WarmstartEpochs
+    batch_size: Annotated[int, Field(ge=2)]
+    num_workers: Annotated[int, Field(ge=0)]
 
 
 PROFILE_SECTIONS = ("data", "base", "test", "evaluate", "report")

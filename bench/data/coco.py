@@ -17,6 +17,9 @@ from bench.data.keypoints import NUM_KEYPOINTS
 from bench.data.presence import Labels
 from bench.errors import UserError
 
+# A crop is too small for threads of OpenCV's own, and they would fight with the loader's and the pool's processes.
+cv2.setNumThreads(0)
+
 CocoDict = dict[str, Any]
 PERSON_CATEGORY = 1
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from bench.config import DataParams, TrainConfig
+from bench.config import DataParams, TrainConfig, TrainParams
 from bench.resolve import Grid, load_grid
 from bench.stages.command import run_command
 from bench.stages.files import manifest_file, sha256_of_code
+from bench.stages.fit_run import device_name, fit_run
 from bench.stages.prepare import write_manifests
 from bench.stages.run_model import build_fabric
-from bench.stages.train import device_name, fit_run
 from models.weights import save_warmstart, warmstart_file
 
 DATA = "warmstart"  # the folder below data/ that plays the part of a profile
@@ -54,13 +54,19 @@ def drawn_people(grid: Grid) -> DataParams:
 
 def warmstart_config(grid: Grid, model: str) -> TrainConfig:
     """The training of the experiment of that architecture, from random weights, with warmstart's own length."""
+    warmstart = grid.warmstart
     of_model = next(config for config in grid.experiments.values() if config.model == model)
     return of_model.model_copy(
         update={
             "architecture": of_model.architecture.model_copy(update={"init": "random"}),
             "presence_head": None,
-            "optim": grid.warmstart.optim,
-            "train": grid.warmstart.train,
+            "optim": warmstart.optim,
+            "train": TrainParams(
+                epochs=getattr(warmstart.epochs, model),
+                batch_size=warmstart.batch_size,
+                precision="32-true",
+                num_workers=warmstart.num_workers,
+            ),
         }
     )
 

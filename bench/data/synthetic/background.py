@@ -25,7 +25,7 @@ def draw_background(size: tuple[int, int], horizon: float, rng: Rng) -> Image:
     """RGB picture of `size` (w, h); the ground begins at row `horizon`."""
     image = np.empty((size[1], size[0], 3), np.uint8)
     kinds = (_room, _room, _street, _park, _clutter)
-    kinds[rng.integers(len(kinds))](image, int(horizon), rng)
+    choose(rng, kinds)(image, int(horizon), rng)
     return image
 
 
@@ -55,7 +55,7 @@ def box(image: Image, x: float, y: float, w: float, h: float, colour: Colour, *,
 def _gradient(image: Image, top: int, bottom: int, first: Colour, last: Colour) -> None:
     rows = max(bottom - top, 1)
     share = np.linspace(0, 1, rows, dtype=np.float32)[:, None]
-    colours: Floats32 = np.clip(np.float32(first) + share * (np.float32(last) - np.float32(first)), 0, 255)
+    colours: Floats32 = (1 - share) * np.array(first, np.float32) + share * np.array(last, np.float32)
     fitting = colours[: max(len(image) - top, 0), None].astype(np.uint8)
     if fitting.size:
         image[top : top + rows] = cv2.resize(fitting, (image.shape[1], len(fitting)), interpolation=cv2.INTER_NEAREST)
@@ -77,11 +77,12 @@ def _room(image: Image, horizon: int, rng: Rng) -> None:
     if rng.random() < 0.6:  # planks run to a vanishing point
         middle = rng.uniform(0.2, 0.8) * width
         for x in np.linspace(-1.5 * width, 2.5 * width, 22):
-            cv2.line(image, (int(middle + 0.25 * (x - middle)), horizon), (int(x), height), darker(floor, 0.82), 1, cv2.LINE_AA)
+            start = (int(middle + 0.25 * (x - middle)), horizon)
+            cv2.line(image, start, (int(x), height), darker(floor, 0.82), 1, cv2.LINE_AA)
     box(image, -2, horizon - 4, width + 4, 5, darker(wall, 0.8))
     pieces = (_picture, _window, _shelf, _door, _cabinet, _lamp)
     for _ in range(rng.integers(2, 7)):
-        pieces[rng.integers(len(pieces))](image, horizon, rng)
+        choose(rng, pieces)(image, horizon, rng)
 
 
 def _picture(image: Image, horizon: int, rng: Rng) -> None:
@@ -131,8 +132,8 @@ def _lamp(image: Image, horizon: int, rng: Rng) -> None:
     """A pole with a round head: upright, thin and no person."""
     x, top = int(rng.uniform(0, image.shape[1])), int(rng.uniform(0.1, 0.5) * horizon)
     cv2.line(image, (x, top), (x, horizon + 8), pick(EVERY_COLOUR, rng), int(rng.integers(2, 7)), cv2.LINE_AA)
-    cv2.ellipse(image, (x, top), (int(rng.integers(7, 16)), int(rng.integers(8, 16))), 0, 0, 360, pick(EVERY_COLOUR, rng), -1,
-                cv2.LINE_AA)  # fmt: skip
+    axes = (int(rng.integers(7, 16)), int(rng.integers(8, 16)))
+    cv2.ellipse(image, (x, top), axes, 0, 0, 360, pick(EVERY_COLOUR, rng), -1, cv2.LINE_AA)
 
 
 def _street(image: Image, horizon: int, rng: Rng) -> None:
@@ -192,7 +193,7 @@ def _clutter(image: Image, horizon: int, rng: Rng) -> None:
     _gradient(image, 0, height, wall, darker(wall, 0.8))
     draw: tuple[Callable[[Image, Rng], None], ...] = (_disc, _bar, _panel)
     for _ in range(rng.integers(12, 30)):
-        draw[rng.integers(len(draw))](image, rng)
+        choose(rng, draw)(image, rng)
     cv2.line(image, (0, horizon), (width, horizon), darker(wall, 0.7), 1)
 
 
@@ -202,7 +203,8 @@ def _anywhere(image: Image, rng: Rng) -> tuple[int, int]:
 
 def _disc(image: Image, rng: Rng) -> None:
     axes = (int(rng.integers(4, 30)), int(rng.integers(4, 30)))
-    cv2.ellipse(image, _anywhere(image, rng), axes, rng.uniform(0, 180), 0, 360, pick(EVERY_COLOUR, rng), -1, cv2.LINE_AA)
+    turn = rng.uniform(0, 180)
+    cv2.ellipse(image, _anywhere(image, rng), axes, turn, 0, 360, pick(EVERY_COLOUR, rng), -1, cv2.LINE_AA)
 
 
 def _bar(image: Image, rng: Rng) -> None:

@@ -1,12 +1,12 @@
 """A picture and, drawn together with it, which part of whom every pixel shows.
 
-Everything is drawn far to near, so what is hidden is known exactly: it was painted over. Colours are planar (3, h, w) while
-people are drawn, because whole rows of one channel are what numpy is quick at.
+Everything is drawn far to near, so what is hidden is known exactly: it was painted over. Colours are planar (3, h, w)
+while people are drawn: numpy and cv2 are quicker with whole rows of one channel.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int32]
+Image = cv2.typing.MatLike  # what cv2 returns: here one channel, uint8 or float32
 Region = tuple[slice, slice]
 Chain = Sequence[tuple[Floats, float]]  # centers (x, y) and radii in pixels
 ColourAt = Callable[[Floats32, Floats32], Floats32]  # x (1, w), y (h, 1) image pixels -> RGB (3, h, w) or (3, 1, 1)
 
 NOBODY = 0
+TINY, TINY_SHADE = 2.2, np.float32(0.86)  # a rim of less pixels cannot be seen
+SHADOW = 0.35  # how dark a part makes what is right behind it
 BITS = 4  # of sub-pixel position in cv2's drawing
 ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
@@ -67,7 +70,7 @@ def fixed(points: Floats) -> Ints:
 
 def hull(points: Ints) -> Ints:
     """Convex hull (M, 1, 2) of points (..., 2)."""
-    return cv2.convexHull(points.reshape(-1, 2))
+    return np.asarray(cv2.convexHull(points.reshape(-1, 2)), np.int32)
 
 
 def tubes(*chains: Chain) -> list[list[Ints]]:
@@ -98,28 +101,43 @@ def pixel_grid(region: Region) -> tuple[Floats32, Floats32]:
 
 
 def paint(canvas: Canvas, outlines: Sequence[Ints], ink: Ink) -> None:
-    """Draw the union of convex outlines, lit from the upper left, with a rim and a shadow on its owner or on all."""
+    """Draw the union of convex outlines, lit from the upper left, with a rim.
+
+    A body part throws a shadow on its owner alone, a thing on all.
+    """
     region = _region_around(canvas, outlines, 2 + 0.5 * ink.roundness)
     if region is None:
         return
     mask = _coverage(region, outlines)
-    shade, shadow = _light(mask, ink.roundness)
-    if ink.owner == NOBODY:
-        shadow *= np.float32(0.6)
-    else:
-        shadow *= canvas.owners[region] == ink.owner
-    x, y = pixel_grid(region)
-    if ink.joint is not None and ink.joint[2] > 2:  # smaller ones have no rim to see
-        _smooth_joint(shade, shadow, x, y, ink.joint)
-    blend(canvas, region, mask.astype(np.float32) * np.float32(1 / 255), ink.colour_at(x, y), shade, 1 - shadow)
     inside = mask > 127
+    if ink.roundness < TINY:
+        alpha = mask * np.float32(1 / 255)
+        blend(canvas, region, 1 - alpha, alpha * TINY_SHADE, ink.colour_at(*pixel_grid(region)))
+    else:
+        _paint_round(canvas, region, mask, ink)
     canvas.owners[region][inside] = ink.owner
     canvas.parts[region][inside] = ink.part
 
 
-def blend(canvas: Canvas, region: Region, alpha: Floats32, colour: Floats32, shade: Floats32, under: Floats32) -> None:
-    """Lay `colour` times `shade` over the image times `under`; all but the colour (h, w)."""
-    keep, add = (1 - alpha) * under, alpha * shade
+def _paint_round(canvas: Canvas, region: Region, mask: NDArray[np.uint8], ink: Ink) -> None:
+    soft, shade = _light(mask, ink.roundness)
+    if ink.owner != NOBODY:
+        soft = cv2.bitwise_and(soft, cv2.inRange(canvas.owners[region], ink.owner, ink.owner))
+    under = cv2.addWeighted(soft, -SHADOW / 255, soft, 0, 1, dtype=cv2.CV_32F)
+    if ink.joint is not None and ink.joint[2] > TINY:  # smaller ones have no rim to see
+        _smooth_joint(shade, under, region, ink.joint)
+    keep = cv2.multiply(cv2.bitwise_not(mask), under, scale=1 / 255, dtype=cv2.CV_32F)
+    blend(
+        canvas,
+        region,
+        keep,
+        cv2.multiply(mask, shade, scale=1 / 255, dtype=cv2.CV_32F),
+        ink.colour_at(*pixel_grid(region)),
+    )
+
+
+def blend(canvas: Canvas, region: Region, keep: Image, add: Image, colour: Floats32) -> None:
+    """The image times `keep` plus `colour` times `add`, both (h, w)."""
     for plane, ink in zip(canvas.image, colour, strict=True):
         below = plane[region]
         cv2.multiply(below, keep, dst=below)
@@ -144,21 +162,29 @@ def _coverage(region: Region, outlines: Sequence[Ints]) -> NDArray[np.uint8]:
     return mask
 
 
-def _light(mask: NDArray[np.uint8], roundness: float) -> tuple[Floats32, Floats32]:
-    """Brightness of the shape and the shadow it throws, (h, w) each: a blurred shape is thick in its middle."""
+def _light(mask: NDArray[np.uint8], roundness: float) -> tuple[Image, Image]:
+    """The shape blurred, which is its thickness, and its brightness 0 to 1, (h, w) each."""
     size = max(3, int(roundness) | 1)
     soft = cv2.blur(mask, (size, size), borderType=cv2.BORDER_REPLICATE)
     shift = min(size - 1, size // 2 + max(1, size // 3))
     moved = cv2.blur(mask, (size, size), anchor=(shift, shift), borderType=cv2.BORDER_REPLICATE)
-    shade = cv2.addWeighted(soft, 0.75 / 255, moved, -0.25 / 255, 0.53, dtype=cv2.CV_32F)
-    return cast(Floats32, shade), soft * np.float32(0.4 / 255)
+    return soft, cv2.addWeighted(soft, 0.75 / 255, moved, -0.25 / 255, 0.53, dtype=cv2.CV_32F)
 
 
-def _smooth_joint(shade: Floats32, shadow: Floats32, x: Floats32, y: Floats32, joint: tuple[float, float, float]) -> None:
+def _smooth_joint(shade: Image, under: Image, region: Region, joint: tuple[float, float, float]) -> None:
     """In place."""
     center_x, center_y, radius = joint
-    reach = np.float32(1.7 * radius + 1)
-    across, down = (x - np.float32(center_x)) / reach, (y - np.float32(center_y)) / reach
-    near = np.maximum((1 - across * across) - down * down, 0)
-    shade += near * (1 - shade)
-    shadow *= 1 - near
+    center_x, center_y, reach = center_x - region[1].start, center_y - region[0].start, 1.7 * radius + 1
+    x0, x1 = max(int(center_x - reach), 0), min(int(center_x + reach) + 1, shade.shape[1])
+    y0, y1 = max(int(center_y - reach), 0), min(int(center_y + reach) + 1, shade.shape[0])
+    if x0 >= x1 or y0 >= y1:
+        return
+    across = (np.arange(x0, x1, dtype=np.float32) - np.float32(center_x)) / np.float32(reach)
+    down = (np.arange(y0, y1, dtype=np.float32) - np.float32(center_y)) / np.float32(reach)
+    far = np.minimum(np.add.outer(down * down, across * across), 1)
+    bright, dark = shade[y0:y1, x0:x1], under[y0:y1, x0:x1]
+    near = 1 - far
+    cv2.multiply(bright, far, dst=bright)
+    cv2.add(bright, near, dst=bright)
+    cv2.multiply(dark, far, dst=dark)
+    cv2.add(dark, near, dst=dark)

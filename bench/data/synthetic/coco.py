@@ -52,14 +52,16 @@ def _write_split(root: Path, split: str, num_persons: int, params: SceneParams, 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     draw = partial(_write_image, root / split, params, seed, split)
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(0,)) as pool:
         while len(annotations) < num_persons:
             # One image may hold no person, so rounds go on until there are enough; numbers decide, not processes.
             first = len(images) + 1
             numbers = range(first, first + max(1, (num_persons - len(annotations)) // params.people_per_image[1]))
             for image_id, persons in zip(numbers, pool.map(draw, numbers, chunksize=16), strict=True):
                 images.append({"id": image_id, "file_name": _file_name(image_id), "width": width, "height": height})
-                annotations += [{"id": len(annotations) + 1 + i, "image_id": image_id, **p} for i, p in enumerate(persons)]
+                annotations += [
+                    {"id": len(annotations) + 1 + i, "image_id": image_id, **p} for i, p in enumerate(persons)
+                ]
     content = {
         "info": {"description": "drawn people", "seed": seed, "generator_version": GENERATOR_VERSION},
         "licenses": [],
@@ -74,7 +76,9 @@ def _write_split(root: Path, split: str, num_persons: int, params: SceneParams, 
 def _write_image(folder: Path, params: SceneParams, seed: int, split: str, number: int) -> list[dict[str, Any]]:
     """Draw one image; its annotations, without ids."""
     scene = draw_numbered_scene(params, seed, split, number)
-    _, encoded = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
     (folder / _file_name(number)).write_bytes(encoded.tobytes())
     return scene.annotations
 

@@ -1,7 +1,7 @@
 """A person in three dimensions: body sizes, pose and viewpoint give joints in camera axes.
 
-Body axes: x to the person's left, y up, z forwards. Camera axes: x right, y down, z away from the viewer; metres. The view
-is weak perspective: one scale per person.
+Body axes: x to the person's left, y up, z forwards. Camera axes: x right, y down, z away from the viewer; metres. The
+view is weak perspective: one scale per person.
 """
 
 import math

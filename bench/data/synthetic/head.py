@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.data.synthetic.canvas import Canvas, Floats, Floats32, Region, blend, clip_region, pixel_grid
+from bench.data.synthetic.canvas import Canvas, Floats, Floats32, Region, blend, clip_region, pixel_grid, tubes
+from bench.data.synthetic.cloth import cloth_at
+from bench.data.synthetic.figure import SIDES
 from bench.data.synthetic.look import HAIRLINES, Look, mix
+from bench.data.synthetic.parts import NUMBER, Placed, Shape
 
 DEPTHS = (-1.0, -0.45, 0.0, 0.4, 1.0)  # where HAIRLINES are given
 HAIR_THICKNESS = 1.1
@@ -14,6 +17,19 @@ WHITE, PUPIL, LIPS, BLUSH, FRAME = (
     np.array(colour, np.float32)[:, None, None]
     for colour in ((250, 250, 248), (40, 30, 28), (156, 66, 62), (230, 120, 108), (30, 30, 34))
 )
+
+
+class Head(NamedTuple):
+    """Skull, face and hair."""
+
+    depth: float
+    placed: Placed
+
+    def draw(self, canvas: Canvas, owner: int) -> None:
+        figure, look, scale = self.placed.figure, self.placed.look, self.placed.scale
+        numbers = NUMBER["skin"], NUMBER["hair"]
+        axes = np.array(figure.body.head)
+        paint_head(canvas, self.placed.pixel("head"), scale, figure.head_frame, axes, look, owner, numbers)
 
 
 class Surface(NamedTuple):
@@ -27,7 +43,9 @@ class Surface(NamedTuple):
     shade: Floats32
 
 
-def trace(region: Region, center: Floats, scale: float, frame: Floats, axes: Floats, swell: tuple[float, ...]) -> list[Surface]:
+def trace(
+    region: Region, center: Floats, scale: float, frame: Floats, axes: Floats, swell: tuple[float, ...]
+) -> list[Surface]:
     """Ellipsoids with half axes `axes` (3,) metres times each of `swell`, where the pixels of `region` meet them.
 
     `center` (x, y) pixels, `scale` pixels a metre, `frame` (3, 3) columns in camera axes.
@@ -55,7 +73,7 @@ def trace(region: Region, center: Floats, scale: float, frame: Floats, axes: Flo
 def paint_head(canvas: Canvas, center: Floats, scale: float, frame: Floats, axes: Floats, look: Look, owner: int,
                parts: tuple[int, int]) -> None:  # fmt: skip
     """Skull with face, then hair over it; `parts` are the numbers of (skin, hair); for the rest see `Surface`."""
-    reach = 1.3 * axes.max() * scale + 2
+    reach = 1.15 * axes.max() * scale + 2
     region = clip_region(canvas, *(center - reach), *(center + reach))
     if region is None:
         return
@@ -72,8 +90,10 @@ def paint_head(canvas: Canvas, center: Floats, scale: float, frame: Floats, axes
     _cover(canvas, region, grown, hair, outer.shade, owner, parts[1])
 
 
-def _cover(canvas: Canvas, region: Region, alpha: Floats32, colour: Floats32, shade: Floats32, owner: int, part: int) -> None:
-    blend(canvas, region, alpha, colour, shade, np.ones_like(shade))
+def _cover(
+    canvas: Canvas, region: Region, alpha: Floats32, colour: Floats32, shade: Floats32, owner: int, part: int
+) -> None:
+    blend(canvas, region, 1 - alpha, alpha * shade, colour)
     inside = alpha > 0.5
     canvas.owners[region][inside] = owner
     canvas.parts[region][inside] = part
@@ -92,9 +112,12 @@ def _face(skull: Surface, pixels: float, look: Look) -> Floats32:
         np.add(face, weight * (colour - face), out=face)
 
     def spot(x: float, y: float, rx: float, ry: float) -> Floats32:
-        return np.hypot((side - np.float32(x)) / np.float32(rx), (up - np.float32(y)) / np.float32(ry))
+        across, down = (side - np.float32(x)) / np.float32(rx), (up - np.float32(y)) / np.float32(ry)
+        distance: Floats32 = np.sqrt(across * across + down * down)
+        return distance
 
-    stamp(spot(0.5, -0.3, 0.25, 0.18), BLUSH, 0.25, 0.05)
+    if pixels > 12:  # too faint to be seen on a small head
+        stamp(spot(0.5, -0.3, 0.25, 0.18), BLUSH, 0.25, 0.05)
     if look.beard:
         stamp(spot(0.0, -0.95, 0.95, 0.62), look.hair.colour, 0.85, 0.3)
     stamp(spot(0.0, -0.55, 0.28, 0.07), LIPS, 0.9, 0.07)
@@ -104,3 +127,59 @@ def _face(skull: Surface, pixels: float, look: Look) -> Floats32:
     if look.glasses:
         stamp(np.abs(spot(0.37, 0.15, 0.3, 0.22) - 1) * np.float32(4), FRAME, 0.9, 0.06)
     return face
+
+
+Blob = tuple[list[tuple[float, float, float]], list[float]]  # places in half axes of the head, radii in its half widths
+HAIR_BLOBS: dict[str, list[Blob]] = {
+    "bob": [
+        ([(0.62, 0.2, -0.4), (0.72, -1.0, -0.35)], [0.7, 0.45]),
+        ([(-0.62, 0.2, -0.4), (-0.72, -1.0, -0.35)], [0.7, 0.45]),
+        ([(0, 0, -0.55), (0, -1.0, -0.6)], [0.95, 0.75]),
+    ],
+    "long": [
+        ([(0.6, 0.2, -0.4), (0.75, -1.2, -0.5), (0.8, -2.1, -0.6)], [0.7, 0.5, 0.35]),
+        ([(-0.6, 0.2, -0.4), (-0.75, -1.2, -0.5), (-0.8, -2.1, -0.6)], [0.7, 0.5, 0.35]),
+        ([(0, 0, -0.55), (0, -1.2, -0.75), (0, -2.2, -0.9)], [0.95, 0.85, 0.6]),
+    ],
+    "ponytail": [([(0, 0.4, -1.0), (0, 0, -1.6), (0, -1.1, -1.6)], [0.3, 0.36, 0.16])],
+    "bun": [([(0, 0.9, -0.75), (0, 1.0, -0.8)], [0.42, 0.42])],
+    "none": [],
+}
+BEHIND = 0.75  # how far away from the viewer nose or ear point when the head hides them wholly
+NOSE_BLOB: Blob = ([(0, 0.05, 0.98), (0, -0.14, 1.06)], [0.1, 0.17])
+EAR_BLOBS: dict[str, Blob] = {
+    side: ([(sign * 1.04, 0.06, -0.08), (sign * 1.03, -0.12, -0.05)], [0.24, 0.17]) for side, sign in SIDES
+}
+BRIM_BLOB: Blob = ([(0.4, 0.46, 1.1), (0, 0.48, 1.5), (-0.4, 0.46, 1.1)], [0.22, 0.2, 0.22])
+
+
+def face_and_hair(placed: Placed) -> list[Shape]:
+    """Tubes fixed to the head."""
+    look, away = placed.look, placed.figure.head_frame[2]
+    blobs = [("nose", NOSE_BLOB, look.skin)] if away[2] < BEHIND else []
+    if not look.covers_ears:
+        blobs += [(f"{side}_ear", EAR_BLOBS[side], look.skin) for side, sign in SIDES if sign * away[0] < BEHIND]
+    if look.hairline == "cap":
+        blobs.append(("brim", BRIM_BLOB, look.hat))
+    blobs += [("back_hair", blob, look.hair) for blob in HAIR_BLOBS[look.hair_extra]]
+    if not blobs:
+        return []
+    axes = placed.figure.head_frame * np.array(placed.figure.body.head)  # columns scaled by the half axes
+    unit = placed.figure.body.head[0] * placed.scale
+    spheres = [placed.figure.joints["head"] + np.array(blob[0]) @ axes.T for _, blob, _ in blobs]
+    outlines = tubes(
+        *(list(zip(placed.flat(centers), unit * np.array(blob[1]), strict=True))
+          for centers, (_, blob, _) in zip(spheres, blobs, strict=True))
+    )  # fmt: skip
+    center = placed.pixel("head")
+    down = center - placed.figure.head_frame[:2, 1] * placed.scale
+    return [
+        Shape(
+            float(centers[:, 2].mean()),
+            part,
+            outline,
+            cloth_at(material, center, down, placed.scale),
+            blob[1][0] * unit,
+        )
+        for centers, outline, (part, blob, material) in zip(spheres, outlines, blobs, strict=True)
+    ]

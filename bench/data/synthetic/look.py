@@ -73,7 +73,7 @@ def sample_look(rng: Rng) -> Look:
     extra = choose_weighted(rng, ("none", "bob", "long", "ponytail", "bun"), (0.55, 0.12, 0.15, 0.12, 0.06))
     lines, chances = ["short", "fringe", "receding", "bald", "cap"], [0.5, 0.2, 0.1, 0.06, 0.14]
     hairline = choose_weighted(rng, lines, chances) if extra == "none" else "short"
-    covers = extra in ("bob", "long") and bool(rng.random() < 0.55)
+    covers = extra in ("bob", "long") and bool(rng.random() < 0.4)
     skirt = float(rng.uniform(0.5, 0.9)) if rng.random() < (0.1 if extra == "none" else 0.35) else 0.0
     shirt = _cloth(rng, CLOTH)
     lower = shirt if skirt and rng.random() < 0.5 else _cloth(rng, CLOTH if skirt else TROUSERS, plain=0.8)
@@ -123,4 +123,5 @@ def mix(material: Material, along: Floats32, across: Floats32) -> Floats32:
         "strands": lambda: np.sin(across * turn + 1.5 * np.sin(along * turn * 0.4)) - 0.6,
     }[material.pattern]()
     share = np.clip(0.5 + 1.5 * wave, 0, 1).astype(np.float32)
-    return material.colour + share * (material.second - material.colour)
+    mixed: Floats32 = material.colour + share * (material.second - material.colour)
+    return mixed

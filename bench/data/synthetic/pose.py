@@ -1,7 +1,7 @@
 """Joint-angle prior: what people do with their arms and legs.
 
-Angles are degrees from standing straight with hanging arms. Arms and legs are chosen together from plausible pairs, then
-every angle varies, so that poses are many and none breaks a joint.
+Angles are degrees from standing straight with hanging arms. Arms and legs are chosen together from plausible pairs,
+then every angle varies, so that poses are many and none breaks a joint.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Rng = np.random.Generator
 
 
 class Limb(NamedTuple):
-    """`swing` forward, `spread` away from the midline, `twist` (arms inwards, legs outwards), `bend` of elbow or knee."""
+    """`swing` forward, `spread` away from the midline, `twist` (arms in, legs out), `bend` of elbow or knee."""
 
     swing: float
     spread: float
@@ -71,7 +71,7 @@ LEGS: dict[str, Callable[[Rng], Limb]] = {
 
 
 class Activity(NamedTuple):
-    """`arms` and `legs`: choices of (one side, other side); the sides are dealt at random. `lean` forward in degrees."""
+    """`arms` and `legs`: choices of (one side, other side); the sides are dealt at random. `lean` is forward."""
 
     weight: float
     legs: tuple[tuple[str, str], ...]

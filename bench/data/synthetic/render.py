@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.synthetic.canvas import Canvas, Floats
-from bench.data.synthetic.figure import EYE, Figure
-from bench.data.synthetic.parts import NUMBER, PARTS, Placed, body_jobs
+from bench.data.synthetic.figure import EYE, SIDES, Figure
+from bench.data.synthetic.head import Head, face_and_hair
+from bench.data.synthetic.parts import NUMBER, PARTS, Placed, Shape, arm, leg, trunk
 
 FLESH = {
     "nose": ("nose",), "eye": ("skin",), "ear": ("ear",), "shoulder": ("upper_arm", "torso"),
@@ -14,6 +15,7 @@ FLESH = {
     "knee": ("thigh", "shin"), "ankle": ("shin", "foot"),
 }  # fmt: skip
 """The parts on which a keypoint sits; of parts that come in pairs, its own side's."""
+
 
 def _own_parts(name: str) -> set[int]:
     side, _, kind = name.rpartition("_")
@@ -33,7 +35,11 @@ def keypoint_pixels(placed: Placed) -> Floats:
 
 def draw_person(canvas: Canvas, placed: Placed, owner: int) -> None:
     """Paint a person over what is there; `owner`, from 1, says who it is on the canvas."""
-    for job in sorted(body_jobs(placed), key=lambda job: -job.depth):
+    head = Head(float(placed.figure.joints["head"][2]), placed)
+    jobs: list[Shape | Head] = [head, *trunk(placed), *face_and_hair(placed)]
+    for side, _ in SIDES:
+        jobs += [*arm(placed, side), *leg(placed, side)]
+    for job in sorted(jobs, key=lambda job: -job.depth):
         job.draw(canvas, owner)
 
 
@@ -72,5 +78,3 @@ def _distance_to_surface(frame: Floats, offset: Floats, girth: float) -> float:
     square = max(float(step @ step), 1e-9)
     along = float(point @ step)
     return (-along + float(np.sqrt(along * along + square * (1 - point @ point)))) / square / girth
-
-
