@@ -14,7 +14,7 @@ repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 test: $(LOCKED) ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(LOCKED) ## check params.yaml without running anything
 	@$(BIN)/python -m bench.stages.resolve --check

@@ -32,7 +32,8 @@ class DrawnPeople(Params):
     people_per_image: Range
     num_objects: Range
     truncation: Fraction
-    unlabelled_fraction: Fraction
+    max_yaw: Annotated[float, Field(ge=0, le=180)]
+    unlabelled_fraction: Annotated[float, Field(ge=0, lt=1)]  # with 1 nobody is ever labelled
 
 
 class DataParams(Params):
@@ -245,6 +246,7 @@ class WarmstartParams(Params):
     """How the small profiles' backbones were trained, once, on drawn people that no profile uses."""
 
     profile: str  # whose sizes, loss and augmentation it takes
+    init: Literal["random", "warmstart"]
     seed: Seed
     num_persons: NumPersons
     optim: OptimParams

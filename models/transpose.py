@@ -55,7 +55,7 @@ class EncoderLayer(nn.Module):
         query = tokens + position
         attended, _ = self.attention(query, query, tokens, need_weights=False)
         tokens = self.norm1(tokens + self.dropout(attended))
-        return self.norm2(tokens + self.dropout(self.feedforward(tokens)))  # type: ignore[no-any-return]
+        return self.norm2(tokens + self.dropout(self.feedforward(tokens)))
 
 
 class TransPoseBackbone(nn.Module):

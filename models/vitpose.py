@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models.decoders import DECODERS, DecoderSizes
 from models.pose_model import PoseModel
-from models.weights import create_timm, load_warmstart, warmstart_file
+from models.weights import create_timm, load_warmstart, published_tag, warmstart_file
 
 
 class VitBackbone(nn.Module):
@@ -19,14 +19,15 @@ class VitBackbone(nn.Module):
         if width % patch_size or height % patch_size:
             raise ValueError(f"vitpose: input of {width} x {height} is not a multiple of patch_size {patch_size}")
         self.grid_shape = (height // patch_size, width // patch_size)
-        self.vit = create_timm(
-            "vit_base_patch16_224", init, img_size=(height, width), num_classes=0, global_pool="", **sizes
-        )
+        # timm checks that a file fills the whole model only where the classifier stays; it goes right after.
+        classes = {} if published_tag(init) else {"num_classes": 0}
+        self.vit = create_timm("vit_base_patch16_224", init, img_size=(height, width), **classes, **sizes)
+        self.vit.reset_classifier(0, global_pool="")  # type: ignore[operator]
 
     def forward(self, image: Tensor) -> Tensor:
         tokens: Tensor = self.vit.forward_features(image)  # type: ignore[operator]
-        patches = tokens[:, self.vit.num_prefix_tokens :]  # type: ignore[misc]  # (B, h*w, C)
-        return patches.transpose(1, 2).unflatten(2, self.grid_shape)  # (B, C, h, w)
+        patches = tokens[:, self.vit.num_prefix_tokens :].mT  # (B, C, h*w)
+        return patches.reshape(*patches.shape[:2], *self.grid_shape)  # (B, C, h, w)
 
 
 def build_vitpose(

@@ -1,15 +1,18 @@
 """Where a backbone's first weights come from: random, a committed warm start, or published ImageNet weights."""
 
+import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 WARMSTART_DIR = Path(__file__).parent / "warmstart"
+HISTORY = "history"  # the metadata key of a warm start's provenance
 
 
 class WeightsError(ValueError):
@@ -42,12 +45,13 @@ def create_timm(name: str, init: str, **sizes: Any) -> nn.Module:
         raise WeightsError(f"init 'timm:{tag}': these are weights of {tag.split('.')[0]}, wanted weights of {name}")
     try:
         return timm.create_model(tag, pretrained=True, **sizes)
-    except (OSError, RuntimeError) as error:  # the hub's errors are OSErrors; misshapen tensors are RuntimeErrors
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # The hub's errors are OSErrors; missing, left over and misshapen tensors are RuntimeErrors of many lines.
+        reason = textwrap.shorten(str(error), width=300)
         raise WeightsError(
             f"init 'timm:{tag}': cannot load the published weights ({reason}). Fetch them once where there is a "
-            f"network, python -c \"import timm; timm.create_model('{tag}', pretrained=True)\", or set HF_HOME to a folder that "
-            "holds them"
+            f"network, python -c \"import timm; timm.create_model('{tag}', pretrained=True)\", or set HF_HOME to a "
+            "folder that holds them"
         ) from error
 
 
@@ -72,12 +76,25 @@ def load_warmstart(backbone: nn.Module, file: Path) -> None:
         if names:
             raise WeightsError(
                 f"{file}: {len(names)} of {len(wanted)} tensors are {what}, the first is {min(names)!r}: the warm "
-                f"start has other sizes than the model; make it anew with `python -m bench.stages.warmstart {file.stem}`"
+                "start has other sizes than the model; make it anew with "
+                f"`python -m bench.stages.warmstart {file.stem}`"
             )
     backbone.load_state_dict(state)
 
 
-def save_warmstart(backbone: nn.Module, file: Path, provenance: dict[str, str]) -> None:
+def read_history(file: Path) -> list[dict[str, Any]]:
+    """Where a warm start comes from: one record for each training, the first from random weights."""
+    try:
+        with safe_open(file, "pt") as content:
+            history: list[dict[str, Any]] = json.loads((content.metadata() or {})[HISTORY])
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise WeightsError(
+            f"{file}: its history cannot be read ({error}), wanted a warm start of this project"
+        ) from error
+    return history
+
+
+def save_warmstart(backbone: nn.Module, file: Path, history: list[dict[str, Any]]) -> None:
     """Write a backbone in half precision, which keeps the committed files small, with where it comes from."""
     state = {
         name: (value.half() if value.dtype == torch.float32 else value).contiguous().cpu()
@@ -85,5 +102,5 @@ def save_warmstart(backbone: nn.Module, file: Path, provenance: dict[str, str]) 
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    save_file(state, partial, provenance)
+    save_file(state, partial, {HISTORY: json.dumps(history)})
     partial.replace(file)

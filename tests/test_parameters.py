@@ -66,6 +66,7 @@ PERTURBED: Tree = {
     "data.drawn.people_per_image": [2, 3],
     "data.drawn.num_objects": [3, 3],
     "data.drawn.truncation": 1.0,
+    "data.drawn.max_yaw": 30.0,
     "data.drawn.unlabelled_fraction": 0.5,
     "base.input_size": [32, 64],
     "base.bbox_padding": 1.5,
@@ -182,7 +183,7 @@ STAGES: dict[str, tuple[Callable[[], None], Callable[[], str]]] = {
     "data": (lambda: prepare.main("p"), lambda: digest(*MANIFEST_FILES)),
     "base": (lambda: train.main("p", "run", 0), lambda: digest(FILES.checkpoint)),
     "test": (lambda: predict.main("p", "run", 0), lambda: digest(FILES.predictions)),
-    "evaluate": (lambda: evaluate_good_predictions(), lambda: numbers_of(FILES.row)),
+    "evaluate": (evaluate_good_predictions, lambda: numbers_of(FILES.row)),
 }
 
 

@@ -23,8 +23,9 @@ import hashlib, sys
 from pathlib import Path
 stage, *paths = sys.argv[1:]
 outs, deps = paths[:paths.index("--")], paths[paths.index("--") + 1:]
-files = [f for dep in deps for f in (sorted(Path(dep).rglob("*")) if Path(dep).is_dir() else [Path(dep)]) if f.is_file()]
-digest = hashlib.sha256(b"".join(file.read_bytes() for file in files if file.suffix != ".pyc")).hexdigest()
+found = [file for dep in map(Path, deps) for file in (sorted(dep.rglob("*")) if dep.is_dir() else [dep])]
+content = b"".join(file.read_bytes() for file in found if file.is_file() and file.suffix != ".pyc")
+digest = hashlib.sha256(content).hexdigest()
 for out in map(Path, outs):
     for file in [out] if out.suffix else [out / f"{name}.json" for name in ("train", "calibration", "val")]:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -103,7 +103,7 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     ),
     (
         put("ablations.x", {"of": "vitpose", "loss": {"presence_weight": 0.5}}),
-        "ablations.x.loss.presence_weight: changes nothing in vitpose, which has this value already or does not read it",
+        "ablations.x.loss.presence_weight: changes nothing in vitpose, which has this value already or does not read",
     ),
     (
         put("ablations.hrnet", {"of": "vitpose", "sigma": 3.0}),

@@ -86,9 +86,11 @@ def decode_dark(heatmaps: Tensor, codec: Codec) -> Decoded:
         return logs.gather(-1, (y * width + x)[..., None])[..., 0]
 
     here, left, right, above, below = at(0, 0), at(-1, 0), at(1, 0), at(0, -1), at(0, 1)
-    gradient_x, gradient_y = (right - left) / 2, (below - above) / 2
+    # Beyond a border there is nothing to lean on: repeated pixels would push every border peak half a pixel outwards.
+    inner_x, inner_y = (column % (width - 1)) > 0, (row % (height - 1)) > 0
+    gradient_x, gradient_y = (right - left) / 2 * inner_x, (below - above) / 2 * inner_y
     curve_x, curve_y = right - 2 * here + left, below - 2 * here + above
-    cross = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    cross = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4 * (inner_x & inner_y)
     determinant = curve_x * curve_y - cross**2
     concave = (determinant > 1e-9) & (curve_x < 0)
     safe = torch.where(concave, determinant, torch.ones_like(determinant))

@@ -27,6 +27,7 @@ from bench.reporting.rows import (
     Protocol,
     Provenance,
     Row,
+    Source,
     write_row,
 )
 from bench.stages.command import run_command
@@ -41,6 +42,9 @@ from bench.stages.files import (
 )
 
 VERSIONS = ("numpy", "pandas", "pycocotools", "scikit-learn", "timm", "torch", "torchvision")
+
+
+Scores = tuple[NDArray[np.float64], NDArray[np.float64]]  # (N, K) of calibration and of val
 
 
 class Split(NamedTuple):
@@ -103,15 +107,15 @@ def read_split(frame: pd.DataFrame, name: str, policy: str) -> Split:
     )
 
 
-def presence_sources(calibration: Split, val: Split) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def presence_sources(calibration: Split, val: Split) -> dict[Source, Scores]:
     """Every statement on presence that a run makes, as scores on calibration and val: its head, and the two floors."""
-    sources = {
+    sources: dict[Source, Scores] = {
         HEATMAP_PEAK: (calibration.score, val.score),
         ALWAYS_PRESENT: (np.ones_like(calibration.score), np.ones_like(val.score)),
     }
     if np.isnan(val.presence).any():
         return sources
-    return {PRESENCE_HEAD: (calibration.presence, val.presence)} | sources
+    return {PRESENCE_HEAD: (calibration.presence, val.presence), **sources}
 
 
 def presence_result(

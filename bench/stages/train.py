@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from dvclive import Live
+from dvclive.live import Live
 
 from bench.config import TrainConfig
 from bench.stages.command import run_command

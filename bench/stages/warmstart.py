@@ -1,7 +1,8 @@
-"""Stage warmstart (frozen): train an architecture from random weights on drawn people and keep its backbone.
+"""Stage warmstart (frozen): train an architecture on drawn people and keep its backbone.
 
 The people come from a seed that no profile uses. The backbones are committed with their provenance, because the demo
 has no minutes to learn one (as the source paper starts from a pretrained ViT); decoders and heads are thrown away.
+With `init: warmstart` the committed backbone is trained on, and its provenance grows by one record.
 """
 
 import json
@@ -16,7 +17,7 @@ from bench.stages.files import manifest_file, sha256_of_code
 from bench.stages.fit_run import device_name, fit_run
 from bench.stages.prepare import write_manifests
 from bench.stages.run_model import build_fabric
-from models.weights import save_warmstart, warmstart_file
+from models.weights import read_history, save_warmstart, warmstart_file
 
 DATA = "warmstart"  # the folder below data/ that plays the part of a profile
 
@@ -28,21 +29,23 @@ def main(model: str) -> None:
     if not manifest_file(DATA, "val").exists():
         write_manifests(DATA, drawn_people(small))
     config = warmstart_config(small, model)
+    file = warmstart_file(model)
+    earlier = read_history(file) if config.architecture.init == "warmstart" else []
     fabric = build_fabric(config.train.precision)
     trained, result = fit_run(config, DATA, grid.warmstart.seed, fabric, lambda _: None)
     trained.load_state_dict(result.state)
     best = result.history[result.best_epoch - 1]
-    provenance = {
+    record = {
         "stage": "python -m bench.stages.warmstart",
         "people": "drawn",
-        "params": json.dumps({"data": drawn_people(small).model_dump(), "train": config.model_dump()}),
+        "params": {"data": drawn_people(small).model_dump(), "train": config.model_dump()},
         "code_sha256": sha256_of_code(),
         "torch": str(torch.__version__),
         "device": device_name(fabric.device),
-        "best_epoch": str(result.best_epoch),
-        "calibration_AP": f"{best['calibration_AP']:.4f}",
+        "best_epoch": result.best_epoch,
+        "calibration_AP": round(best["calibration_AP"], 4),
     }
-    save_warmstart(trained.backbone, warmstart_file(model), provenance)
+    save_warmstart(trained.backbone, file, [*earlier, record])
 
 
 def drawn_people(grid: Grid) -> DataParams:
@@ -53,12 +56,12 @@ def drawn_people(grid: Grid) -> DataParams:
 
 
 def warmstart_config(grid: Grid, model: str) -> TrainConfig:
-    """The training of the experiment of that architecture, from random weights, with warmstart's own length."""
+    """The training of the experiment of that architecture, with warmstart's own start and length."""
     warmstart = grid.warmstart
     of_model = next(config for config in grid.experiments.values() if config.model == model)
     return of_model.model_copy(
         update={
-            "architecture": of_model.architecture.model_copy(update={"init": "random"}),
+            "architecture": of_model.architecture.model_copy(update={"init": warmstart.init}),
             "presence_head": None,
             "optim": warmstart.optim,
             "train": TrainParams(

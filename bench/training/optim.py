@@ -26,11 +26,13 @@ class Recipe(Protocol):
 
 
 def build_optimizer(model: nn.Module, backbone: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW in four groups: backbone or fresh layers, with weight decay or (biases, norms: one axis) without."""
+    """AdamW in four groups: backbone or fresh layers, with weight decay or (biases, norms) without."""
     in_backbone = {id(parameter) for parameter in backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        groups.setdefault((id(parameter) in in_backbone, parameter.ndim > 1), []).append(parameter)
+    for name, parameter in model.named_parameters():
+        # Norms have one axis; so do biases, but for those of a layer that holds one per keypoint.
+        decays = parameter.ndim > 1 and not name.endswith("bias")
+        groups.setdefault((id(parameter) in in_backbone, decays), []).append(parameter)
     return AdamW(
         [
             {

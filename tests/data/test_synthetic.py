@@ -192,6 +192,7 @@ def test_truncation_is_the_share_of_people_cut_by_the_border() -> None:
         ("people_per_image", (0, 0)),
         ("num_objects", (-1, 2)),
         ("truncation", 1.5),
+        ("max_yaw", 181.0),
         ("unlabelled_fraction", -0.1),
         ("unlabelled_fraction", 1.0),
         ("unlabelled_fraction", float("nan")),

@@ -14,14 +14,19 @@ Rng = np.random.Generator
 
 
 def place_people(
-    image_size: tuple[int, int], people_per_image: tuple[int, int], truncation: float, horizon: float, rng: Rng
+    image_size: tuple[int, int],
+    people_per_image: tuple[int, int],
+    truncation: float,
+    max_yaw: float,
+    horizon: float,
+    rng: Rng,
 ) -> list[Placed]:
     """From far to near. Each of a few places is tried and the one taken where people hide each other least."""
     number = int(rng.integers(people_per_image[0], people_per_image[1] + 1))
     people: list[Placed] = []
     boxes: list[Floats] = []  # x0, y0, x1, y1
     for _ in range(number):
-        person = sample_person(rng)
+        person = sample_person(max_yaw, rng)
         cut = rng.random() < truncation
         low, high = extent_of(person)
         scale = _sample_scale(person.body.height, high - low, image_size, cut, rng)
@@ -41,10 +46,10 @@ def _overlap(first: Floats, second: Floats) -> float:
     return float(np.prod(np.maximum(sides, 0)))
 
 
-def sample_person(rng: Rng) -> Figure:
+def sample_person(max_yaw: float, rng: Rng) -> Figure:
     """Someone of a random kind, in a random pose, from a random side."""
     pose = sample_pose(rng)
-    view = rotation(2, rng.normal(0, 3)) @ rotation(0, rng.uniform(-4, 20)) @ rotation(1, _sample_yaw(rng))
+    view = rotation(2, rng.normal(0, 3)) @ rotation(0, rng.uniform(-4, 20)) @ rotation(1, _sample_yaw(max_yaw, rng))
     if pose.lying:
         view = rotation(2, choose(rng, (-90, 90))) @ view
     return build_figure(sample_body(rng), pose, view)
@@ -56,9 +61,11 @@ def extent_of(figure: Figure) -> tuple[Floats, Floats]:
     return points.min(axis=0) - 0.1, points.max(axis=0) + 0.1
 
 
-def _sample_yaw(rng: Rng) -> float:
-    """Degrees: all around, but people turn to a camera more often than away."""
-    return rng.uniform(0, 360) if rng.random() < 0.45 else rng.normal(0, 45)
+def _sample_yaw(max_yaw: float, rng: Rng) -> float:
+    """Degrees: to all sides that are allowed, but people turn to a camera more often than away."""
+    if rng.random() < 0.45:
+        return rng.uniform(-max_yaw, max_yaw)
+    return min(max(rng.normal(0, min(45, max_yaw / 2)), -max_yaw), max_yaw)
 
 
 def _sample_scale(body_height: float, extent: Floats, image_size: tuple[int, int], cut: bool, rng: Rng) -> float:

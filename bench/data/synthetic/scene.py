@@ -26,7 +26,8 @@ class SceneParams:
     """What varies from scene to scene.
 
     `image_size` (w, h) pixels; `people_per_image` and `num_objects` (least, most); `truncation` the chance that a
-    person is placed so that the border cuts it; `unlabelled_fraction` of the present keypoints lose their label, not
+    person is placed so that the border cuts it; `max_yaw` degrees that a person may be turned from the camera (180:
+    seen from all sides); `unlabelled_fraction` of the present keypoints lose their label, not
     their truth.
 
     Raises:
@@ -37,6 +38,7 @@ class SceneParams:
     people_per_image: tuple[int, int] = (1, 3)
     num_objects: tuple[int, int] = (0, 3)
     truncation: float = 0.35
+    max_yaw: float = 180.0
     unlabelled_fraction: float = 0.0
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class SceneParams:
                 raise UserError(f"{key}: found {bounds}, wanted (least, most) with {least} <= least <= most")
         if not 0 <= self.truncation <= 1:
             raise UserError(f"truncation: found {self.truncation}, wanted a fraction between 0 and 1")
+        if not 0 <= self.max_yaw <= 180:
+            raise UserError(f"max_yaw: found {self.max_yaw}, wanted degrees between 0 and 180")
         if not 0 <= self.unlabelled_fraction < 1:  # with 1 nobody is ever labelled and drawing has no end
             raise UserError(f"unlabelled_fraction: found {self.unlabelled_fraction}, wanted at least 0 and less than 1")
 
@@ -63,7 +67,7 @@ def draw_scene(params: SceneParams, rng: Rng) -> Scene:
     """A picture of people and the truth about them."""
     horizon = rng.uniform(0.4, 0.72) * params.image_size[1]
     canvas = Canvas.on(draw_background(params.image_size, horizon, rng))
-    people = place_people(params.image_size, params.people_per_image, params.truncation, horizon, rng)
+    people = place_people(params.image_size, params.people_per_image, params.truncation, params.max_yaw, horizon, rng)
     num_objects = int(rng.integers(params.num_objects[0], params.num_objects[1] + 1))
     targets = rng.integers(len(people), size=num_objects).tolist()
     for owner, placed in enumerate(people, start=1):
