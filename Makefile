@@ -5,7 +5,7 @@ UV := uv==0.13.9
 LOCKED := .venv/.locked
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check lint lock clean
+.PHONY: help repro test perf check lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,6 +15,9 @@ repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
 
 test: $(LOCKED) ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+perf: $(LOCKED) ## measure speed, as ratios
+	$(BIN)/python -m pytest tests/perf -s -o addopts="--import-mode=importlib --benchmark-only"
 
 check: $(LOCKED) ## check params.yaml without running anything
 	@$(BIN)/python -m bench.stages.resolve --check

@@ -1,12 +1,15 @@
-"""Small COCO data made from a seed."""
+"""Small COCO data made from a seed, and stages run as their command line would."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.data.keypoints import NUM_KEYPOINTS
+from bench.stages.command import run_command
 
 ToyCoco = tuple[dict[str, Any], list[dict[str, Any]]]  # ground truth, results
 
@@ -61,3 +64,26 @@ def make_coco() -> Callable[[int, int], ToyCoco]:
 def toy_coco(make_coco: Callable[[int, int], ToyCoco]) -> ToyCoco:
     """Twenty images of `make_coco`."""
     return make_coco(0, 20)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """(a stage's main, arguments) -> its error: one line, exit code 1, and no file made, changed or gone."""
+    monkeypatch.chdir(tmp_path)
+
+    def files() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def run(main: Callable[..., None], *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["stage", *arguments])
+        before = files()
+        with pytest.raises(SystemExit) as stopped:
+            run_command(main)
+        assert stopped.value.code == 1
+        assert files() == before
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run

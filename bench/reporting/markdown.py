@@ -104,7 +104,10 @@ def limits(rows: Sequence[Row]) -> str:
             "papers they are named after."
         )
     if any("warmstart" in row.protocol.init for row in rows):
-        sentences.append("Backbones were warm-started on other drawn people: see `models/warmstart/`.")
+        sentences.append(
+            "Backbones were trained beforehand on other drawn people (`models/warmstart/`, stage `warmstart`); decoders "
+            "and heads started fresh."
+        )
     if len({row.seed for row in rows}) == 1:
         sentences.append("There is one training seed, so no difference here is shown to survive a retraining.")
     sentences.append("Boxes are given, not detected." if _boxes_given(rows) else "")

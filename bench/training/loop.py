@@ -133,27 +133,33 @@ class Stepper(NamedTuple):
         """One epoch; the mean of every loss.
 
         Raises:
-            UserError: the loss is not finite; the weights are those before that step.
+            UserError: the loss or its gradient is not finite; the weights are those before that step.
         """
         self.model.train()
         values = []
         for step, batch in enumerate(loader, start=1):
             losses = pose_loss(self.model(normalise(batch.image)), batch, self.objective.codec, self.objective.loss)
             values.append(torch.stack(losses).tolist())
-            if not math.isfinite(values[-1][0]):
-                total, heatmap, presence = values[-1]
-                raise UserError(
-                    f"epoch {epoch}, step {step}: the loss is {total} (heatmap {heatmap}, presence {presence}), "
-                    "wanted a finite number: lower base.optim.lr or the weights of base.loss"
-                )
+            total, heatmap, presence = values[-1]
+            where = f"epoch {epoch}, step {step}"
+            require_finite(total, f"{where}: the loss is {total} (heatmap {heatmap}, presence {presence})")
             self.fabric.backward(losses.total)
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.objective.recipe.clip_norm)
+            norm = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.objective.recipe.clip_norm, error_if_nonfinite=False
+            )
+            require_finite(float(norm), f"{where}: the norm of the gradients is {norm} at a loss of {total}")
             self.optimizer.step()
             self.schedule.step()
             self.optimizer.zero_grad(set_to_none=True)
             advance()
         means = np.mean(values, axis=0).tolist()
         return dict(zip(("train_loss", "train_heatmap_loss", "train_presence_loss"), means, strict=True))
+
+
+def require_finite(value: float, finding: str) -> None:
+    """Stop a training that has diverged."""
+    if not math.isfinite(value):
+        raise UserError(f"{finding}, wanted a finite number: lower base.optim.lr or the weights of base.loss")
 
 
 def validate(

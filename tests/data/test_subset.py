@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,24 @@ import pytest
 from bench.data.coco import CocoDict, is_scored, persons_of
 from bench.data.subset import build_manifests
 from bench.errors import UserError
+from bench.stages import prepare
+from bench.stages.files import plan_dir, write_json
 
+PROFILE = "own"
 ASKED: dict[str, Any] = {"train": 9, "calibration": 4, "val": 8}
+
+
+def plan_prepare(root: Path) -> None:
+    """What stage resolve would write for this COCO folder, below `tmp_path`."""
+    params = {
+        "source": "coco",
+        "root": str(root),
+        "seed": 0,
+        "num_persons": ASKED | {"train": "all"},
+        "on_broken": "error",
+        "drawn": None,
+    }
+    write_json(root.parent / plan_dir(PROFILE) / "prepare.json", params)
 
 
 def build(
@@ -133,14 +150,15 @@ def _image(**values: Any) -> Callable[[dict[str, Any]], None]:
 def test_a_broken_annotation_names_file_and_id(
     coco_root: Path,
     edit_annotations: Callable[[Callable[[dict[str, Any]], None]], Path],
+    refused: Callable[..., str],
     change: Callable[[dict[str, Any]], None],
     message: str,
 ) -> None:
     edit_annotations(change)
-    with pytest.raises(UserError, match=message) as caught:
-        build(coco_root, ASKED | {"train": "all"})
-    assert "person_keypoints_train2017.json" in str(caught.value) or "train2017/" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    plan_prepare(coco_root)
+    error = refused(prepare.main, PROFILE)
+    assert re.search(message, error)
+    assert "person_keypoints_train2017.json" in error or "train2017/" in error
 
 
 @pytest.mark.parametrize(
@@ -153,13 +171,13 @@ def test_a_broken_annotation_names_file_and_id(
         (b"[" * 100000, "broken JSON"),
     ],
 )
-def test_a_broken_file_is_named(coco_root: Path, content: bytes, message: str) -> None:
+def test_a_broken_file_is_named(coco_root: Path, refused: Callable[..., str], content: bytes, message: str) -> None:
     file = coco_root / "annotations/person_keypoints_train2017.json"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        build(coco_root)
-    assert str(file) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    plan_prepare(coco_root)
+    error = refused(prepare.main, PROFILE)
+    assert re.search(message, error)
+    assert str(file) in error
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -138,6 +138,15 @@ def test_a_loss_that_is_not_finite_names_its_step_and_takes_none(nth: int, where
     assert all(torch.equal(model.state_dict()[key], value) for key, value in hook.state.items())
 
 
+def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is(drawn: CocoDict) -> None:
+    """Squares of gradients around 1e27 exceed float32."""
+    persons, model = persons_of(drawn), make_model()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    with pytest.raises(UserError, match=r"^epoch 1, step 1: the norm of the gradients is inf at a loss of \d"):
+        train(model, make_samples(persons), make_samples(persons), drawn, weights=Weights(heatmap_weight=1e30))
+    assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
+
+
 def test_fewer_persons_than_a_batch_are_refused(drawn: CocoDict) -> None:
     persons = persons_of(drawn)
     with pytest.raises(UserError, match=r"^base\.train\.batch_size: found 9, wanted at most the 8 persons$"):

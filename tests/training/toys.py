@@ -87,8 +87,9 @@ def train(
     calibration: CocoDict,
     recipe: Recipe = Recipe(),  # noqa: B008  # a tuple, which nobody can change
     length: Length = Length(),  # noqa: B008
+    weights: Weights = Weights(),  # noqa: B008
 ) -> Training:
     log: list[dict[str, float]] = []
-    objective = Objective(make_codec(model), Weights(), recipe, length)
+    objective = Objective(make_codec(model), weights, recipe, length)
     fabric = Fabric(accelerator="cpu", devices=1)
     return Training(fit(model, fabric, train_set, calibration_set, calibration, objective, log.append), log)
