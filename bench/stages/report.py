@@ -187,7 +187,8 @@ what it does not show.
 
 {% endfor %}
 {% if missing %}
-Declared, but not run yet: {{ missing | join(", ") }}. To run one: `dvc exp run -S profile={{ missing[0] }}`.
+Declared, but not run yet: {{ missing | join(", ") }}. To run one: `profile: {{ missing[0] }}` in
+`params.yaml`, then `make repro`.
 {% endif %}
 """
 
