@@ -250,7 +250,7 @@ def test_broken_results_are_refused_by_index(change: dict[str, Any], message: st
     [
         ({"keypoints": [0.0] * 48}, "ground truth: annotation 1: keypoints"),
         ({"area": math.nan}, "ground truth: annotation 1: area"),
-        ({"category_id": 3}, "ground truth: annotation 1: found category_id 3, wanted 1"),
+        ({"category_id": 3}, "ground truth: annotation 1: category_id: found 3, wanted 1"),
     ],
 )
 def test_broken_annotations_are_refused_by_id(change: dict[str, Any], message: str) -> None:
