@@ -105,8 +105,8 @@ def limits(rows: Sequence[Row]) -> str:
         )
     if any("warmstart" in row.protocol.init for row in rows):
         sentences.append(
-            "Backbones were trained beforehand on other drawn people (`models/warmstart/`, stage `warmstart`); decoders "
-            "and heads started fresh."
+            "Backbones were trained beforehand on other drawn people (`models/warmstart/`, stage `warmstart`); "
+            "decoders and heads started fresh."
         )
     if len({row.seed for row in rows}) == 1:
         sentences.append("There is one training seed, so no difference here is shown to survive a retraining.")

@@ -1,11 +1,13 @@
 """Stage resolve: check `params.yaml` and write the complete parameters of every stage of every run.
 
-Each later stage depends on its own file alone, so an edit reruns just what reads the edited value.
+Each later stage depends on its own file alone, and on a digest of the code that it imports, so an edit of either reruns
+just what reads it.
 """
 
 from pathlib import Path
 
 from bench.resolve import Grid, load_grid
+from bench.stages.code import STAGE_MODULES, sha256_of_stage
 from bench.stages.command import run_command
 from bench.stages.files import plan_dir, write_json
 
@@ -18,7 +20,7 @@ def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
 
 
 def write_plan(grid: Grid) -> None:
-    """One file per stage and run, and one each for stages prepare, report and ablations."""
+    """One file per stage and run, one each for prepare, report and ablations, and one for the code of each stage."""
     folder = plan_dir(grid.profile)
     data = grid.data.only_read().model_dump(mode="json")
     write_json(folder / "prepare.json", data)
@@ -26,6 +28,8 @@ def write_plan(grid: Grid) -> None:
         write_json(folder / run / "train.json", train.model_dump(mode="json"))
         write_json(folder / run / "predict.json", grid.test.model_dump(mode="json"))
         write_json(folder / run / "evaluate.json", grid.evaluate.model_dump(mode="json"))
+    for stage in STAGE_MODULES:
+        write_json(folder / f"code.{stage}.json", {"sha256": sha256_of_stage(stage)})
     report = {
         "profile": grid.profile,
         "profiles": grid.profiles,

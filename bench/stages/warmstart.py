@@ -5,7 +5,6 @@ has no minutes to learn one (as the source paper starts from a pretrained ViT); 
 With `init: warmstart` the committed backbone is trained on, and its provenance grows by one record.
 """
 
-import json
 from pathlib import Path
 
 import torch

@@ -144,16 +144,22 @@ class Stepper(NamedTuple):
             where = f"epoch {epoch}, step {step}"
             require_finite(total, f"{where}: the loss is {total} (heatmap {heatmap}, presence {presence})")
             self.fabric.backward(losses.total)
-            norm = self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=self.objective.recipe.clip_norm, error_if_nonfinite=False
-            )
-            require_finite(float(norm), f"{where}: the norm of the gradients is {norm} at a loss of {total}")
+            norm = self.clip_gradients()
+            require_finite(norm, f"{where}: the norm of the gradients is {norm} at a loss of {total}")
             self.optimizer.step()
             self.schedule.step()
             self.optimizer.zero_grad(set_to_none=True)
             advance()
         means = np.mean(values, axis=0).tolist()
         return dict(zip(("train_loss", "train_heatmap_loss", "train_presence_loss"), means, strict=True))
+
+    def clip_gradients(self) -> float:
+        """Their norm before."""
+        norm = self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=self.objective.recipe.clip_norm, error_if_nonfinite=False
+        )
+        assert norm is not None  # Fabric has none only where it clips values
+        return float(norm)
 
 
 def require_finite(value: float, finding: str) -> None:

@@ -1,6 +1,6 @@
 """How fast samples are made, on one core.
 
-All of tests/perf: `python -m pytest tests/perf -o addopts="--import-mode=importlib" -s`.
+All of tests/perf: `make perf`.
 """
 
 import pytest
