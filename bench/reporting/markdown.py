@@ -48,9 +48,11 @@ def one_line(rows: Sequence[Row]) -> str:
     """What ran, on which data."""
     data, seeds = rows[0].data, sorted({row.seed for row in rows})
     systems = len(by_experiment(rows))
+    people = people_of(rows)
+    source = "" if data.name == people else f" ({escape(data.name)})"
     return (
         f"{systems} system{'s' if systems > 1 else ''}, training seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}, tested on {people_of(rows)} ({escape(data.name)}): {data.num_persons} "
+        f"{', '.join(map(str, seeds))}, tested on {people}{source}: {data.num_persons} "
         f"persons in {data.num_images} images, {data.num_present} keypoints present and {data.num_absent} absent "
         f"(policy {escape(rows[0].protocol.policy)})."
     )
