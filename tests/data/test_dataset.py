@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from bench.data.dataset import (
 from bench.data.geometry import bbox_to_view, crop_matrix, inside, warp_points
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.presence import Labels
+from tests.views import EVERYTHING, Views
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "coco-mini"
 INPUT_SIZE = (64, 96)
@@ -30,18 +30,6 @@ CROP = Crop(INPUT_SIZE, 1.25)
 IMAGE_SHAPE = (120, 160)
 BBOX = np.array([30.0, 20.0, 50.0, 70.0])
 VISIBILITY = np.array([2] * 14 + [1, 0, 0])  # the right knee is hidden, the ankles have no place
-
-
-class Views(NamedTuple):
-    flip: float = 0.0
-    half_body: float = 0.0
-    rotation: float = 0.0
-    rotation_probability: float = 1.0
-    scale: float = 0.0
-    shift: float = 0.0
-
-
-EVERYTHING = Views(flip=0.5, half_body=0.3, rotation=40, rotation_probability=0.6, scale=0.3, shift=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,19 +22,11 @@ from bench.data.keypoints import flip_order
 from bench.data.presence import Labels
 from bench.inference.predict import Predictions, predict, run_model
 from models import PoseOutput
+from tests.views import Views
 
 CODEC = Codec((64, 96), (16, 24), 4.0)
 PADDING = 1.25
 NUM_PERSONS = 7
-
-
-class Views(NamedTuple):
-    flip: float = 0.0
-    half_body: float = 0.0
-    rotation: float = 0.0
-    rotation_probability: float = 1.0
-    scale: float = 0.0
-    shift: float = 0.0
 
 
 ROTATED = Views(rotation=60)

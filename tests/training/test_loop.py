@@ -14,7 +14,6 @@ from bench.training import loop
 from models import PoseModel, PoseOutput
 from tests.training.toys import (
     Length,
-    RandomViews,
     Recipe,
     Training,
     Weights,
@@ -23,6 +22,7 @@ from tests.training.toys import (
     make_samples,
     train,
 )
+from tests.views import EVERYTHING
 
 RECORD = [
     "epoch",
@@ -46,7 +46,7 @@ def train_randomly(drawn: CocoDict, seed: int) -> Training:
     """Two epochs with random views and dropout, as a run of this seed."""
     persons = persons_of(drawn)
     model = make_model(seed, dropout=0.4)
-    return train(model, make_samples(persons, RandomViews(), seed), make_samples(persons[:3]), drawn)
+    return train(model, make_samples(persons, EVERYTHING, seed), make_samples(persons[:3]), drawn)
 
 
 def test_eight_persons_are_learnt_by_heart(drawn: CocoDict) -> None:

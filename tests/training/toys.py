@@ -37,15 +37,6 @@ class Length(NamedTuple):
     num_workers: int = 0
 
 
-class RandomViews(NamedTuple):
-    flip: float = 0.5
-    half_body: float = 0.3
-    rotation: float = 40.0
-    rotation_probability: float = 0.6
-    scale: float = 0.3
-    shift: float = 0.1
-
-
 def make_model(seed: int = 0, dropout: float = 0.0, embed_dim: int = 32) -> PoseModel:
     """ViTPose with a presence head, in microscopic sizes."""
     torch.manual_seed(seed)
