@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from bench.config import DataParams, TrainConfig, TrainParams
+from bench.errors import UserError
 from bench.resolve import Grid, load_grid
 from bench.stages.command import run_command
 from bench.stages.files import manifest_file, sha256_of_code
 from bench.stages.fit_run import device_name, fit_run
 from bench.stages.prepare import write_manifests
 from bench.stages.run_model import build_fabric
-from models.weights import read_history, save_warmstart, warmstart_file
+from models.weights import WeightsError, read_history, save_warmstart, warmstart_file
 
 DATA = "warmstart"  # the folder below data/ that plays the part of a profile
 
@@ -25,11 +26,15 @@ def main(model: str) -> None:
     """Write models/warmstart/<model>.safetensors; draws the people first where they are not there yet."""
     grid = load_grid(Path("params.yaml"))
     small = load_grid(Path("params.yaml"), grid.warmstart.profile)
-    if not manifest_file(DATA, "val").exists():
-        write_manifests(DATA, drawn_people(small))
     config = warmstart_config(small, model)
     file = warmstart_file(model)
-    earlier = read_history(file) if config.architecture.init == "warmstart" else []
+    try:
+        earlier = read_history(file) if config.architecture.init == "warmstart" else []
+    except WeightsError as error:
+        raise UserError(str(error)) from error
+    if not manifest_file(DATA, "val").exists():
+        write_manifests(DATA, drawn_people(small))
+    code_sha256 = sha256_of_code()  # of what trains, whatever is edited meanwhile
     fabric = build_fabric(config.train.precision)
     trained, result = fit_run(config, DATA, grid.warmstart.seed, fabric, lambda _: None)
     trained.load_state_dict(result.state)
@@ -38,7 +43,7 @@ def main(model: str) -> None:
         "stage": "python -m bench.stages.warmstart",
         "people": "drawn",
         "params": {"data": drawn_people(small).model_dump(), "train": config.model_dump()},
-        "code_sha256": sha256_of_code(),
+        "code_sha256": code_sha256,
         "torch": str(torch.__version__),
         "device": device_name(fabric.device),
         "best_epoch": result.best_epoch,
