@@ -1,25 +1,53 @@
-"""HRNet: high resolution kept throughout (Sun et al., CVPR 2019). The backbone is timm's."""
+"""HRNet: high resolution kept throughout (Sun et al., CVPR 2019). The stages are timm's."""
 
+import re
 from typing import Any
 
 from torch import Tensor, nn
 
+from models.building import create_features, num_channels_of, require_multiple
 from models.decoders import heatmap_conv
-from models.pose_model import PoseModel
-from models.weights import create_timm, load_warmstart, warmstart_file
+from models.pose_model import Backbone, PoseModel
+from models.weights import load_init
+
+NUM_STAGES = 4
+STRIDE_OF_STAGE = {3: 16, 4: 32}
+"""Input pixels per pixel of a stage's coarsest branch."""
 
 
-class HRNetBackbone(nn.Module):
-    """The branch at a quarter of the input's resolution, without timm's classification widening."""
+def create_stages(backbone: str, last_stage: int) -> nn.Module:
+    """timm's HRNet up to a stage, image to a list with the branch (B, C, H/4, W/4) of the highest resolution.
 
-    def __init__(self, backbone: str, init: str) -> None:
+    Only what that branch reads is left: of the last stage's last fusions the first, as published for pose.
+    """
+    stages = create_features(backbone, out_index=1, feature_location="")
+    for stage in range(last_stage + 1, NUM_STAGES + 1):
+        setattr(stages, f"transition{stage - 1}", nn.ModuleList([nn.Identity()]))
+        setattr(stages, f"stage{stage}", nn.Identity())
+    last_module = getattr(stages, f"stage{last_stage}")[-1]
+    last_module.fuse_layers = last_module.fuse_layers[:1]
+    return stages
+
+
+class HRNetBackbone(Backbone):
+    """Image to the branch (B, C, H/4, W/4) of the highest resolution after stage 4."""
+
+    num_layers = NUM_STAGES - 1
+
+    def __init__(self, backbone: str) -> None:
         super().__init__()
-        self.stages = create_timm(backbone, init, features_only=True, feature_location="", out_indices=(1,))
-        self.num_channels: int = self.stages.feature_info.channels()[0]  # type: ignore[operator,union-attr]
+        self.stages = create_stages(backbone, NUM_STAGES)
+        self.num_channels = num_channels_of(self.stages)
 
     def forward(self, image: Tensor) -> Tensor:
-        features: Tensor = self.stages(image)[0]  # (B, C, H/4, W/4)
+        features: Tensor = self.stages(image)[0]
         return features
+
+    def layer_of(self, name: str) -> int:
+        """0 stem and the first stage (`layer1`), 1..3 the stages 2 to 4, each with the transition to it."""
+        if part := re.match(r"stages\.(transition|stage)(\d)\.", name):
+            return int(part[2]) - (part[1] == "stage")
+        return 0
 
 
 def build_hrnet(
@@ -27,12 +55,20 @@ def build_hrnet(
     input_size: tuple[int, int],
     num_keypoints: int,
     presence_head: dict[str, Any] | None,
+    normalisation: str,
     backbone: str,
     init: str,
 ) -> PoseModel:
     """HRNet with a 1x1 convolution to heatmaps; `backbone` is a timm name, as hrnet_w32."""
-    stages = HRNetBackbone(backbone, init)
-    if init == "warmstart":
-        load_warmstart(stages, warmstart_file("hrnet"))
-    decoder = heatmap_conv(stages.num_channels, num_keypoints)
-    return PoseModel(stages, decoder, input_size, num_keypoints, presence_head)
+    require_multiple("hrnet", input_size, STRIDE_OF_STAGE[NUM_STAGES], "stride")
+    stages = HRNetBackbone(backbone)
+    model = PoseModel(
+        stages,
+        heatmap_conv(stages.num_channels, num_keypoints),
+        input_size=input_size,
+        num_keypoints=num_keypoints,
+        normalisation=normalisation,
+        presence_head=presence_head,
+    )
+    load_init(stages, "hrnet", init, normalisation)
+    return model

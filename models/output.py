@@ -8,3 +8,4 @@ from torch import Tensor
 class PoseOutput(NamedTuple):
     heatmaps: Tensor  # (B, K, h, w)
     presence_logits: Tensor | None  # (B, K); None without a presence head
+    visibility_logits: Tensor | None = None  # (B, K, 3): not labelled, occluded, visible; of a three-class head alone

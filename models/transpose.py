@@ -1,17 +1,23 @@
-"""TransPose-R: a ResNet stem, a transformer encoder, one deconvolution (Yang et al., ICCV 2021).
+"""TransPose: a convolutional stem and a transformer encoder (Yang et al., ICCV 2021).
 
-Letters: B batch, C channels, h w feature height and width, N = h*w tokens.
+TransPose-R: ResNet down to an eighth of the resolution, one deconvolution after the encoder. TransPose-H: HRNet up to
+its third stage at a quarter of the resolution, none.
+
+Letters: B batch, C channels, H W input height and width, h w feature height and width, N = h*w tokens.
 """
 
 import math
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.building import create_features, num_channels_of, require_multiple
 from models.decoders import heatmap_conv, upsample_block
-from models.pose_model import PoseModel
-from models.weights import create_timm, load_warmstart, warmstart_file
+from models.hrnet import STRIDE_OF_STAGE, create_stages
+from models.pose_model import Backbone, PoseModel
+from models.weights import load_init
 
 TEMPERATURE = 10_000.0
 
@@ -58,16 +64,26 @@ class EncoderLayer(nn.Module):
         return self.norm2(tokens + self.dropout(self.feedforward(tokens)))
 
 
-class TransPoseBackbone(nn.Module):
-    """ResNet down to an eighth of the resolution (stem, layer1, layer2), 1x1 reduction, encoder."""
+class TransPoseBackbone(Backbone):
+    """Image to the encoder's tokens as a map (B, C, h, w): stem, 1x1 reduction to C channels, encoder.
 
-    position: Tensor
+    Args:
+        input_size: (w, h) in pixels.
+        backbone: a timm name: a ResNet for TransPose-R, an HRNet for TransPose-H.
+        embed_dim: C.
+        depth: number of encoder layers.
+        num_heads: of the attention.
+        feedforward_dim: width of a layer's hidden units.
+        dropout: rate in the encoder.
+
+    Raises:
+        ValueError: the stem's strides do not divide the input, or timm has no such stem.
+    """
 
     def __init__(
         self,
         input_size: tuple[int, int],
         backbone: str,
-        init: str,
         *,
         embed_dim: int,
         depth: int,
@@ -76,15 +92,20 @@ class TransPoseBackbone(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        width, height = input_size
-        self.stem = create_timm(backbone, init, features_only=True, out_indices=(2,))
-        num_channels: int = self.stem.feature_info.channels()[0]  # type: ignore[operator,union-attr]
-        self.reduce = nn.Conv2d(num_channels, embed_dim, 1, bias=False)
+        self.num_channels, self.num_layers = embed_dim, depth
+        stride = 4 if is_hrnet(backbone) else 8
+        coarsest = STRIDE_OF_STAGE[3] if is_hrnet(backbone) else stride
+        require_multiple("transpose", input_size, coarsest, "stride")
+        self.stem = create_stages(backbone, 3) if is_hrnet(backbone) else create_features(backbone, out_index=2)
+        self.reduce = nn.Conv2d(num_channels_of(self.stem), embed_dim, 1, bias=False)
         self.layers = nn.ModuleList(EncoderLayer(embed_dim, num_heads, feedforward_dim, dropout) for _ in range(depth))
         for parameter in self.layers.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
-        self.register_buffer("position", sine_position((height // 8, width // 8), embed_dim), persistent=False)
+        width, height = input_size
+        position = sine_position((height // stride, width // stride), embed_dim)
+        # Fixed, and yet a parameter: the published files and numbers of parameters have it.
+        self.position = nn.Parameter(position, requires_grad=False)
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.reduce(self.stem(image)[0])  # (B, C, h, w)
@@ -93,33 +114,64 @@ class TransPoseBackbone(nn.Module):
             tokens = layer(tokens, self.position)
         return tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
 
+    def layer_of(self, name: str) -> int:
+        """0 stem, reduction and position, 1..L encoder layers."""
+        layer = re.match(r"layers\.(\d+)\.", name)
+        return int(layer[1]) + 1 if layer else 0
+
+
+def is_hrnet(backbone: str) -> bool:
+    """Whether the stem is TransPose-H's, else it is TransPose-R's."""
+    return backbone.startswith("hrnet_")
+
+
+def build_decoder(backbone: str, embed_dim: int, decoder_channels: int | None, num_keypoints: int) -> nn.Module:
+    """R: one deconvolution block and a 1x1 convolution; H: the convolution alone.
+
+    Raises:
+        ValueError: channels of a deconvolution for H, or none for R.
+    """
+    if is_hrnet(backbone) != (decoder_channels is None):
+        wanted = "None, it has no deconvolution" if is_hrnet(backbone) else "a number"
+        raise ValueError(f"transpose on {backbone}: found decoder_channels {decoder_channels}, wanted {wanted}")
+    if decoder_channels is None:
+        return heatmap_conv(embed_dim, num_keypoints)
+    return nn.Sequential(upsample_block(embed_dim, decoder_channels), heatmap_conv(decoder_channels, num_keypoints))
+
 
 def build_transpose(
     *,
     input_size: tuple[int, int],
     num_keypoints: int,
     presence_head: dict[str, Any] | None,
+    normalisation: str,
     backbone: str,
     embed_dim: int,
     depth: int,
     num_heads: int,
     feedforward_dim: int,
     dropout: float,
-    decoder_channels: int,
+    decoder_channels: int | None,
     init: str,
 ) -> PoseModel:
-    """TransPose-R; R-A4 is resnet50, embed_dim 256, depth 4, num_heads 8, feedforward_dim 1024, dropout 0.1."""
+    """TransPose; R-A4 is resnet50, embed_dim 256, depth 4, num_heads 8, feedforward_dim 1024, dropout 0.1."""
+    decoder = build_decoder(backbone, embed_dim, decoder_channels, num_keypoints)
     encoder = TransPoseBackbone(
         input_size,
         backbone,
-        init,
         embed_dim=embed_dim,
         depth=depth,
         num_heads=num_heads,
         feedforward_dim=feedforward_dim,
         dropout=dropout,
     )
-    if init == "warmstart":
-        load_warmstart(encoder, warmstart_file("transpose"))
-    decoder = nn.Sequential(upsample_block(embed_dim, decoder_channels), heatmap_conv(decoder_channels, num_keypoints))
-    return PoseModel(encoder, decoder, input_size, num_keypoints, presence_head)
+    model = PoseModel(
+        encoder,
+        decoder,
+        input_size=input_size,
+        num_keypoints=num_keypoints,
+        normalisation=normalisation,
+        presence_head=presence_head,
+    )
+    load_init(encoder, "transpose", init, normalisation)
+    return model

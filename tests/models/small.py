@@ -5,31 +5,35 @@ from typing import Any
 import torch
 
 from bench.config import HRNetParams, TransPoseParams, VitPoseParams
+from bench.published import PublishedSystem
 from models import PoseModel, build_model
 
 INPUT_SIZE = (64, 96)  # (w, h)
 NUM_KEYPOINTS = 17
-HEAD = {"type": "mlp", "pool": 4, "hidden": 6, "dropout": 0.0}
+HEAD = {"type": "mlp", "pool": 4, "hidden": 6, "dropout": 0.0, "dropout_at": "hidden", "detach": False}
 
 VITPOSE = {
     "patch_size": 8,
+    "patch_padding": 1,
     "embed_dim": 16,
     "depth": 2,
     "num_heads": 2,
     "drop_path": 0.0,
     "decoder": "classic",
     "decoder_channels": 8,
+    "normalisation": "imagenet",
     "init": "random",
 }
-HRNET = {"backbone": "hrnet_w18_small", "init": "random"}
+HRNET = {"backbone": "hrnet_w18_small", "normalisation": "imagenet", "init": "random"}
 TRANSPOSE = {
     "backbone": "resnet18",
     "embed_dim": 16,
-    "depth": 1,
+    "depth": 2,
     "num_heads": 2,
     "feedforward_dim": 16,
     "dropout": 0.0,
     "decoder_channels": 8,
+    "normalisation": "imagenet",
     "init": "random",
 }
 
@@ -38,35 +42,44 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "vitpose-classic": ("vitpose", VITPOSE),
     "vitpose-simple": ("vitpose", VITPOSE | {"decoder": "simple"}),
     "vitpose-bilinear16": ("vitpose", VITPOSE | {"decoder": "bilinear16"}),
+    "vitpose-bilinear16_relu_first": ("vitpose", VITPOSE | {"decoder": "bilinear16_relu_first"}),
     "hrnet": ("hrnet", HRNET),
     "transpose": ("transpose", TRANSPOSE),
+    "transpose-h": ("transpose", TRANSPOSE | {"backbone": "hrnet_w18_small", "decoder_channels": None}),
 }
 
 PARAMS = {"vitpose": VitPoseParams, "hrnet": HRNetParams, "transpose": TransPoseParams}
 
-VITPOSE_B = VITPOSE | {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12, "decoder_channels": 256}
-TRANSPOSE_R_A4 = {
-    "backbone": "resnet50",
-    "embed_dim": 256,
-    "depth": 4,
-    "num_heads": 8,
-    "feedforward_dim": 1024,
-    "dropout": 0.1,
-    "decoder_channels": 256,
-    "init": "random",
-}
+
+def make_images(num: int, size: tuple[int, int] = INPUT_SIZE) -> torch.Tensor:
+    """Seeded noise (num, 3, h, w) in uint8."""
+    width, height = size
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (num, 3, height, width), generator=generator, dtype=torch.uint8)
 
 
-def build_small(name: str, head: dict[str, Any] | None = HEAD, seed: int = 0, **changes: Any) -> PoseModel:
+def build_small(
+    name: str,
+    head: dict[str, Any] | None = HEAD,
+    seed: int = 0,
+    input_size: tuple[int, int] = INPUT_SIZE,
+    **changes: Any,
+) -> PoseModel:
     """A seeded model of `SMALL`; `changes` go to its sizes."""
     model, sizes = SMALL[name]
     torch.manual_seed(seed)
     return build_model(
-        model, input_size=INPUT_SIZE, num_keypoints=NUM_KEYPOINTS, presence_head=head, **(sizes | changes)
+        model, input_size=input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **(sizes | changes)
     )
 
 
-def build_meta(model: str, **sizes: Any) -> PoseModel:
-    """A model of published size for inputs of 192 x 256, without memory behind it."""
-    with torch.device("meta"):
-        return build_model(model, input_size=(192, 256), num_keypoints=NUM_KEYPOINTS, presence_head=None, **sizes)
+def build_published(system: PublishedSystem) -> PoseModel:
+    """A published system without its weights; under `torch.device("meta")` without memory behind it."""
+    return build_model(
+        system.model,
+        input_size=system.input_size,
+        num_keypoints=NUM_KEYPOINTS,
+        presence_head=None,
+        init="random",
+        **system.sizes,
+    )
