@@ -1,9 +1,14 @@
-"""Keypoints to heatmaps and back.
+"""Keypoints to heatmaps and back: the published codecs, as pure functions on any device.
 
-Encoding: an unnormalised Gaussian with its centre at the true sub-pixel place (UDP, Huang et al., CVPR 2020).
-Decoding: the highest pixel (`argmax`), or a Newton step on the log of the blurred heatmap from there (`dark`: DARK,
-Zhang et al., CVPR 2020).
-Letters: B batch, K keypoints, h w heatmap height and width. Input and heatmap share their corner pixel centres.
+    name        target                                    decoding   geometry
+    msra        Gaussian around the nearest pixel         quarter    HRNet's   (Xiao et al. 2018; Sun et al. 2019)
+    dark        Gaussian around the true place            dark       HRNet's   (Zhang et al., CVPR 2020)
+    msra_dark   as msra                                   dark       HRNet's   (TransPose: Yang et al., ICCV 2021)
+    udp         Gaussian around the true place, cut off   dark       aligned   (Huang et al., CVPR 2020; ViTPose)
+
+In the aligned geometry input and heatmap share their corner pixel centres; in HRNet's only the centre of pixel 0, and a
+mirrored heatmap is off by a fraction of a pixel, which the flip test makes up for by a shift of one.
+Letters: B batch, K keypoints, h w heatmap height and width.
 """
 
 import math
@@ -14,22 +19,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TRUNCATE = 3.0  # a Gaussian further than three sigma from every heatmap pixel leaves nothing to learn
-LOG_FLOOR = 1e-6  # raw heatmaps may be negative
+TRUNCATE = 3.0  # in sigma: how far a target reaches, and how far outside a keypoint may lie to be learnt from
+LOG_FLOOR = 1e-10  # raw heatmaps may be negative
+NEWTON_ROUNDS = 2  # the second one matters at borders alone
+
+
+class Form(NamedTuple):
+    """What makes a codec. `rounded`: centred on a pixel; `cut`: 0 beyond three sigma of that pixel."""
+
+    rounded: bool
+    cut: bool
+    decoding: str
+    aligned: bool
+
+
+CODECS = {
+    "msra": Form(rounded=True, cut=True, decoding="quarter", aligned=False),
+    "dark": Form(rounded=False, cut=False, decoding="dark", aligned=False),
+    "msra_dark": Form(rounded=True, cut=True, decoding="dark", aligned=False),
+    "udp": Form(rounded=False, cut=True, decoding="dark", aligned=True),
+}
 
 
 class Codec(NamedTuple):
-    """Sizes are (w, h); `sigma` in input pixels, the same for every heatmap stride."""
+    """One of `CODECS` with its sizes (w, h); `sigma` in input pixels, the same for every heatmap stride."""
 
+    name: str
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int]
     sigma: float
 
     @property
+    def aligned(self) -> bool:
+        """Whether lengths are counted between pixel centres (UDP)."""
+        return CODECS[self.name].aligned
+
+    @property
+    def shift(self) -> bool:
+        """Whether the flip test moves mirrored heatmaps by one pixel."""
+        return not self.aligned
+
+    @property
     def stride(self) -> tuple[float, float]:
         """Input pixels per heatmap pixel, (x, y)."""
+        less = 1 if self.aligned else 0
         (in_w, in_h), (map_w, map_h) = self.input_size, self.heatmap_size
-        return (in_w - 1) / (map_w - 1), (in_h - 1) / (map_h - 1)
+        return (in_w - less) / (map_w - less), (in_h - less) / (map_h - less)
+
+    @property
+    def sigma_heatmap(self) -> float:
+        """Sigma in heatmap pixels."""
+        return self.sigma * self.heatmap_size[0] / self.input_size[0]
 
 
 def encode(keypoints_input: Tensor, weight: Tensor, codec: Codec) -> tuple[Tensor, Tensor]:
@@ -38,24 +78,29 @@ def encode(keypoints_input: Tensor, weight: Tensor, codec: Codec) -> tuple[Tenso
     Args:
         keypoints_input: (B, K, 2) in input pixels.
         weight: (B, K), 0 for keypoints without a position.
-        codec: sizes and sigma.
+        codec: form, sizes and sigma.
 
     Returns:
-        Heatmaps (B, K, h, w) with peak 1 and target_weight (B, K): `weight`, but 0 where the Gaussian lies outside.
+        Heatmaps (B, K, h, w), peak 1 where they are centred on a pixel, and target_weight (B, K): `weight`, but 0 where
+        no heatmap pixel lies within three sigma of the pixel nearest to the keypoint.
+
+    In HRNet's geometry the input reaches 3/4 of a heatmap pixel (at stride 4) beyond the last pixel centre: a rounded
+    target there has its centre outside, and its highest pixel is the last one.
     """
-    stride_x, stride_y = codec.stride
-    columns = torch.arange(codec.heatmap_size[0], device=weight.device) * stride_x
-    rows = torch.arange(codec.heatmap_size[1], device=weight.device) * stride_y
-    distance_x = columns - keypoints_input[..., :1]  # (B, K, w)
-    distance_y = rows - keypoints_input[..., 1:]  # (B, K, h)
-    denominator = 2 * codec.sigma**2
-    profile_x = torch.exp(-(distance_x**2) / denominator)
-    profile_y = torch.exp(-(distance_y**2) / denominator)
-    reach = TRUNCATE * codec.sigma
-    near = (distance_x.abs().amin(-1) <= reach) & (distance_y.abs().amin(-1) <= reach)
-    target_weight = weight * near
-    heatmaps = profile_y[..., :, None] * profile_x[..., None, :]  # (B, K, h, w)
-    return heatmaps * (target_weight > 0)[..., None, None], target_weight
+    form = CODECS[codec.name]
+    place = keypoints_input / torch.tensor(codec.stride, dtype=keypoints_input.dtype, device=weight.device)
+    pixel = (place + 0.5).floor()
+    center = pixel if form.rounded else place
+    reach = TRUNCATE * codec.sigma_heatmap
+    profiles, near = [], weight > 0
+    for axis, length in enumerate(codec.heatmap_size):
+        grid = torch.arange(length, dtype=place.dtype, device=weight.device)
+        within = (grid - pixel[..., axis, None]).abs() <= reach  # (B, K, w) or (B, K, h)
+        profile = torch.exp(-((grid - center[..., axis, None]) ** 2) / (2 * codec.sigma_heatmap**2))
+        profiles.append(profile * within if form.cut else profile)
+        near = near & within.any(-1)
+    across, down = profiles[0], profiles[1] * near[..., None]
+    return down[..., :, None] * across[..., None, :], weight * near  # (B, K, h, w), (B, K)
 
 
 class Decoded(NamedTuple):
@@ -63,62 +108,96 @@ class Decoded(NamedTuple):
     score: Tensor  # (B, K) heatmap peak
 
 
-def decode_argmax(heatmaps: Tensor, codec: Codec) -> Decoded:
-    """The centre of the highest pixel; the first of equals."""
+def decode(heatmaps: Tensor, codec: Codec, decoding: str) -> Decoded:
+    """Keypoints of heatmaps (B, K, h, w), by one of `DECODINGS` or by the "codec"'s own."""
+    refine = DECODINGS[CODECS[codec.name].decoding if decoding == "codec" else decoding]
     score, place = heatmaps.flatten(2).max(-1)
     width = heatmaps.shape[-1]
-    points = torch.stack([place % width, place // width], dim=-1).to(heatmaps.dtype)
-    return Decoded(_to_input(points, codec), score)
+    peak = torch.stack([place % width, place // width], dim=-1)  # (B, K, 2); the first of equals
+    points = peak + refine(heatmaps, peak, codec.sigma_heatmap)
+    return Decoded(points * torch.tensor(codec.stride, dtype=points.dtype, device=points.device), score)
 
 
-def decode_dark(heatmaps: Tensor, codec: Codec) -> Decoded:
-    """The highest pixel, refined by one Newton step on the log of the heatmap after a light blur.
+def stay(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:  # noqa: ARG001  # one signature for all
+    """The centre of the highest pixel: no step."""
+    return torch.zeros_like(peak, dtype=heatmaps.dtype)
 
-    A step is taken only where the log-heatmap is concave, and never further than a pixel: a flat or border peak stays.
+
+def quarter_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:  # noqa: ARG001
+    """A quarter of a pixel towards the higher neighbour on each axis, for inner peaks.
+
+    Inner is from the third column and row on to the last but one, as in HRNet's code.
     """
-    score, place = heatmaps.flatten(2).max(-1)
-    width, height = codec.heatmap_size
-    column, row = place % width, place // width
-    logs = _blur(heatmaps, codec).clamp_min(LOG_FLOOR).log().flatten(2)
+    around, _ = _surroundings(heatmaps, peak, 1)
+    difference = torch.stack([around[..., 1, 2] - around[..., 1, 0], around[..., 2, 1] - around[..., 0, 1]], dim=-1)
+    last = peak.new_tensor([heatmaps.shape[-1] - 1, heatmaps.shape[-2] - 1])
+    inner = ((peak > 1) & (peak < last)).all(-1, keepdim=True)
+    return difference.sign() * 0.25 * inner
 
-    def at(step_x: int, step_y: int) -> Tensor:
-        x, y = (column + step_x).clamp(0, width - 1), (row + step_y).clamp(0, height - 1)
-        return logs.gather(-1, (y * width + x)[..., None])[..., 0]
 
-    here, left, right, above, below = at(0, 0), at(-1, 0), at(1, 0), at(0, -1), at(0, 1)
-    # Beyond a border there is nothing to lean on: repeated pixels would push every border peak half a pixel outwards.
-    inner_x, inner_y = (column % (width - 1)) > 0, (row % (height - 1)) > 0
-    gradient_x, gradient_y = (right - left) / 2 * inner_x, (below - above) / 2 * inner_y
+def dark_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
+    """One Newton step on the log of the heatmap, blurred with the target's sigma (DARK, section 3.2).
+
+    Where the blur sees all around the peak (six pixels at sigma 2) this is the published step. Nearer to a border the
+    published blur takes zeros beyond it and pulls the peak inwards by up to a pixel; the two outermost pixels are left
+    unrefined for that. Here, what a target centred on the peak loses in such a blur is added back, in a second round
+    for a target where the first one led. Two more differences: a step is taken only where the log is concave, and
+    reaches no further than sigma (at least a pixel).
+    """
+    kernel = _gaussian(sigma).to(heatmaps)
+    radius = len(kernel) // 2 + 1
+    around, seen = _surroundings(heatmaps, peak, radius)
+    # The blurred values at the peak and its eight neighbours, as (3, n) @ (n, n) @ (n, 3).
+    blur = torch.stack([functional.pad(kernel, (shift, 2 - shift)) for shift in range(3)])
+    logs = (blur @ around @ blur.T).clamp_min(LOG_FLOOR).log()  # (B, K, 3, 3)
+    offsets = torch.arange(-radius, radius + 1).to(heatmaps)
+    step = torch.zeros_like(peak, dtype=heatmaps.dtype)
+    for _ in range(NEWTON_ROUNDS):
+        target = torch.exp(-((offsets - step[..., None]) ** 2) / (2 * sigma**2))  # (B, K, 2, n)
+        lost = (target @ blur.T).log() - ((target * seen) @ blur.T).log()  # (B, K, 2, 3); 0 off the borders
+        step = _newton(logs + lost[..., 0, None, :] + lost[..., 1, :, None]).clamp(-max(1.0, sigma), max(1.0, sigma))
+    return step
+
+
+def _newton(logs: Tensor) -> Tensor:
+    """The step (..., 2) to the top of the quadratic through values (..., 3, 3); 0 where it is not concave."""
+    above, here, below = (logs[..., row, 1] for row in range(3))
+    left, right = logs[..., 1, 0], logs[..., 1, 2]
+    gradient_x, gradient_y = (right - left) / 2, (below - above) / 2
     curve_x, curve_y = right - 2 * here + left, below - 2 * here + above
-    cross = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4 * (inner_x & inner_y)
+    cross = (logs[..., 2, 2] - logs[..., 0, 2] - logs[..., 2, 0] + logs[..., 0, 0]) / 4
     determinant = curve_x * curve_y - cross**2
     concave = (determinant > 1e-9) & (curve_x < 0)
     safe = torch.where(concave, determinant, torch.ones_like(determinant))
-    step_x = -(curve_y * gradient_x - cross * gradient_y) / safe
-    step_y = -(curve_x * gradient_y - cross * gradient_x) / safe
-    step = torch.stack([step_x, step_y], dim=-1).clamp(-1, 1) * concave[..., None]
-    points = torch.stack([column, row], dim=-1) + step
-    return Decoded(_to_input(points, codec), score)
+    step_x = (cross * gradient_y - curve_y * gradient_x) / safe
+    step_y = (cross * gradient_x - curve_x * gradient_y) / safe
+    return torch.stack([step_x, step_y], dim=-1) * concave[..., None]
 
 
-DECODERS: dict[str, Callable[[Tensor, Codec], Decoded]] = {"argmax": decode_argmax, "dark": decode_dark}
-
-
-def _to_input(points: Tensor, codec: Codec) -> Tensor:
-    return points * torch.tensor(codec.stride, dtype=points.dtype, device=points.device)
-
-
-def _blur(heatmaps: Tensor, codec: Codec) -> Tensor:
-    """Gaussian blur with half of the target's sigma; borders replicated, so that no border peak is pulled inwards."""
-    across, down = (_gaussian(codec.sigma / stride / 2).to(heatmaps) for stride in codec.stride)
-    (radius_x, radius_y), shape = (len(across) // 2, len(down) // 2), heatmaps.shape
-    padded = functional.pad(heatmaps.flatten(0, 1)[:, None], (radius_x, radius_x, radius_y, radius_y), mode="replicate")
-    blurred = functional.conv2d(functional.conv2d(padded, across[None, None, None, :]), down[None, None, :, None])
-    return blurred.reshape(shape)
+def _surroundings(heatmaps: Tensor, peak: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The values (B, K, n, n) around pixels (B, K, 2), n = 2 radius + 1, 0 beyond the borders; and which of the n
+    columns and rows (B, K, 2, n) lie within."""
+    height, width = heatmaps.shape[-2:]
+    places = peak[..., None] + torch.arange(-radius, radius + 1, device=peak.device)  # (B, K, 2, n)
+    last = peak.new_tensor([width - 1, height - 1])[:, None]
+    seen = (places >= 0) & (places <= last)
+    columns, rows = places.clamp_min(0).minimum(last).unbind(-2)
+    index = (rows[..., :, None] * width + columns[..., None, :]).flatten(2)
+    values = heatmaps.flatten(2).gather(-1, index).reshape(*peak.shape[:2], 2 * radius + 1, 2 * radius + 1)
+    return values * (seen[..., 1, :, None] & seen[..., 0, None, :]), seen
 
 
 def _gaussian(sigma: float) -> Tensor:
-    """A kernel of sum 1 that reaches two sigma, at least one pixel."""
-    radius = max(1, math.ceil(2 * sigma))
+    """A kernel of sum 1 that reaches two and a half sigma: 11 pixels at sigma 2, as published."""
+    radius = max(1, math.ceil(2.5 * sigma))
     kernel = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     return kernel / kernel.sum()
+
+
+DECODINGS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "argmax": stay,
+    "quarter": quarter_step,
+    "dark": dark_step,
+}
+"""By name: heatmaps (B, K, h, w), their highest pixels (B, K, 2) and the target's sigma in heatmap pixels give a step
+(B, K, 2) in heatmap pixels."""

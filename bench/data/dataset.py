@@ -1,7 +1,6 @@
 """Persons as samples: the crop that a model sees and what is known of its keypoints.
 
-Targets and normalisation are left to the device, in one batched step (`bench.training.losses`,
-`bench.inference.predict`).
+Targets are left to the device, in one batched step (`bench.training.losses`); models normalise pixels themselves.
 Letters: K keypoints, H W input height and width.
 """
 
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.data.augment import Augmentation, Body, random_view
 from bench.data.coco import Person, read_image
-from bench.data.geometry import bbox_to_view, crop_matrix, inside, warp_image, warp_points
+from bench.data.geometry import bbox_to_view, crop_matrix, in_shown, inside, warp_points, warp_view
 from bench.data.keypoints import flip_order
 from bench.data.presence import POLICIES
 
@@ -24,8 +23,8 @@ class Sample(NamedTuple):
     """One person; collated, every field gets a leading batch axis B."""
 
     image: Tensor  # (3, H, W) uint8 RGB
-    keypoints_input: Tensor  # (K, 2) input pixels; meaningless where `labelled` is 0
-    labelled: Tensor  # (K,) 1 where the annotator gave a position
+    keypoints_input: Tensor  # (K, 2) input pixels; meaningless where `visibility` is 0
+    visibility: Tensor  # (K,) int64, COCO's v: 0 not labelled, 1 labelled but hidden, 2 visible
     present: Tensor  # (K,) 1 where present under the label policy
     present_weight: Tensor  # (K,) 1 where that label counts
     matrix: Tensor  # (2, 3) float64, image pixels to input pixels
@@ -33,10 +32,16 @@ class Sample(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """How persons are cropped. `input_size` (w, h) in pixels; `bbox_padding` widens the box on all sides."""
+    """How persons are cropped.
+
+    `input_size` (w, h) in pixels; `bbox_padding` widens the box on all sides; `fit` gives it the input's shape
+    (`bench.data.geometry.FITS`); `aligned` counts lengths between pixel centres, as the codec does.
+    """
 
     input_size: tuple[int, int]
     bbox_padding: float
+    fit: str
+    aligned: bool
 
 
 class PoseDataset(Dataset[Sample]):
@@ -57,23 +62,23 @@ class PoseDataset(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         person = self.persons[index]
-        view = bbox_to_view(person.bbox, self.crop.input_size, self.crop.bbox_padding)
+        input_size, visibility = self.crop.input_size, person.labels.visibility
+        view = bbox_to_view(person.bbox, input_size, self.crop.bbox_padding, self.crop.fit)
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, epoch, index))
-            body = Body(person.keypoints, person.labels.visibility > 0)
-            view = random_view(view, body, self.augmentation, self.crop.input_size, rng)
-        matrix = crop_matrix(view, self.crop.input_size)
-        image = warp_image(read_image(person.image_file), matrix, self.crop.input_size)
+            body = Body(person.keypoints, visibility > 0)
+            view = random_view(view, body, self.augmentation, input_size, self.crop.fit, rng)
+        matrix = crop_matrix(view, input_size, self.crop.aligned)
+        image = warp_view(read_image(person.image_file), view, matrix, input_size)
         keypoints_input = warp_points(person.keypoints, matrix)
-        labelled = person.labels.visibility > 0
         label = self.policy(person.labels)
         # A random view may cut labelled keypoints away: the model cannot know them, so they do not count.
-        seen = ~labelled | inside(keypoints_input, self.crop.input_size)
+        seen = (visibility == 0) | (inside(keypoints_input, input_size) & in_shown(person.keypoints, view))
         order = flip_order() if view.flip else slice(None)
         return Sample(
             image=torch.from_numpy(image).permute(2, 0, 1).contiguous(),
             keypoints_input=torch.from_numpy(keypoints_input[order]).float(),
-            labelled=torch.from_numpy(labelled[order]).float(),
+            visibility=torch.tensor(visibility[order]),  # a copy: the person keeps its own
             present=torch.from_numpy(label.present[order]).float(),
             present_weight=torch.from_numpy((label.present_weight * seen)[order]),
             matrix=torch.from_numpy(matrix),
@@ -92,15 +97,3 @@ def ordered_loader(dataset: PoseDataset, batch_size: int, num_workers: int) -> D
     """Every person once, in order, in the plain view."""
     sampler = [(0, index) for index in range(len(dataset.persons))]
     return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers)
-
-
-# Of ImageNet, as published ResNets, HRNets and MAE's ViTs were trained with (timm's augreg ViTs: 0.5 throughout).
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-
-
-def normalise(image: Tensor) -> Tensor:
-    """A batch (B, 3, H, W) of uint8 pixels as the models take it, on its device."""
-    mean = torch.tensor(IMAGE_MEAN, device=image.device)[:, None, None]
-    std = torch.tensor(IMAGE_STD, device=image.device)[:, None, None]
-    return (image.float() / 255 - mean) / std

@@ -1,21 +1,36 @@
-"""Mirrored outputs: pure functions, each its own inverse. Letters: B batch, K keypoints, h w heatmap size."""
+"""Mirrored outputs, as pure functions. Letters: B batch, K keypoints, h w heatmap size."""
 
+import torch
 from torch import Tensor
 
 from bench.data.keypoints import flip_order
 from models import PoseOutput
 
 
-def flip_output(output: PoseOutput) -> PoseOutput:
-    """What a model says of a mirrored image, as of the image itself: heatmaps mirrored, left and right swapped."""
+def flip_output(output: PoseOutput, *, shift: bool) -> PoseOutput:
+    """What a model says of a mirrored image, as of the image itself: heatmaps mirrored, left and right swapped.
+
+    `shift` then moves the heatmaps to the right by one pixel and repeats their first column (HRNet's SHIFT_HEATMAP):
+    where lengths are not counted between pixel centres, a mirrored heatmap lies too far left by most of a pixel.
+    """
     order = flip_order()
-    logits = output.presence_logits
-    return PoseOutput(output.heatmaps.flip(-1)[:, order], None if logits is None else logits[:, order])
+    heatmaps = output.heatmaps.flip(-1)[:, order]
+    if shift:
+        heatmaps = torch.cat([heatmaps[..., :1], heatmaps[..., :-1]], dim=-1)
+    presence, visibility = output.presence_logits, output.visibility_logits
+    return PoseOutput(
+        heatmaps, None if presence is None else presence[:, order], None if visibility is None else visibility[:, order]
+    )
 
 
 def mean_output(first: PoseOutput, second: PoseOutput) -> PoseOutput:
-    """Average of two outputs: heatmaps, and presence as logits."""
-    logits: Tensor | None = None
-    if first.presence_logits is not None and second.presence_logits is not None:
-        logits = (first.presence_logits + second.presence_logits) / 2
-    return PoseOutput((first.heatmaps + second.heatmaps) / 2, logits)
+    """Average of two outputs: heatmaps, and presence and visibility as logits."""
+    return PoseOutput(
+        (first.heatmaps + second.heatmaps) / 2,
+        _mean(first.presence_logits, second.presence_logits),
+        _mean(first.visibility_logits, second.visibility_logits),
+    )
+
+
+def _mean(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else (first + second) / 2

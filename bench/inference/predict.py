@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bench.data.codec import DECODERS, Codec
-from bench.data.dataset import Sample, normalise
+from bench.data.codec import Codec, decode
+from bench.data.dataset import Sample
 from bench.data.geometry import Floats, invert, warp_points
 from bench.inference.flip import flip_output, mean_output
 from models import PoseOutput
@@ -34,21 +34,33 @@ def on_device(fabric: Fabric, loader: DataLoader[Sample]) -> Iterable[Sample]:
 
 
 @torch.inference_mode()
-def run_model(model: nn.Module, loader: Iterable[Sample], *, flip_test: bool) -> Iterator[tuple[Sample, PoseOutput]]:
-    """Every batch with the model's output in float32, averaged with the mirrored one's under `flip_test`."""
+def run_model(
+    model: nn.Module, loader: Iterable[Sample], *, flip_test: bool, shift: bool
+) -> Iterator[tuple[Sample, PoseOutput]]:
+    """Every batch with the model's output in float32; under `flip_test` averaged with the mirrored image's.
+
+    `shift` moves the mirrored heatmaps by one pixel, as codecs that are not aligned need (`Codec.shift`).
+    """
     model.eval()
     for batch in loader:
-        image = normalise(batch.image)
-        output: PoseOutput = model(image)
+        output: PoseOutput = model(batch.image)
         if flip_test:
-            output = mean_output(output, flip_output(model(image.flip(-1))))
-        logits = output.presence_logits
-        yield batch, PoseOutput(output.heatmaps.float(), None if logits is None else logits.float())
+            output = mean_output(output, flip_output(model(batch.image.flip(-1)), shift=shift))
+        yield batch, _in_full_precision(output)
+
+
+def _in_full_precision(output: PoseOutput) -> PoseOutput:
+    presence, visibility = output.presence_logits, output.visibility_logits
+    return PoseOutput(
+        output.heatmaps.float(),
+        None if presence is None else presence.float(),
+        None if visibility is None else visibility.float(),
+    )
 
 
 def decode_batch(batch: Sample, output: PoseOutput, codec: Codec, decoding: str) -> Predictions:
-    """Heatmaps to keypoints in image pixels."""
-    decoded = DECODERS[decoding](output.heatmaps, codec)
+    """Heatmaps to keypoints in image pixels, by a decoding of `bench.data.codec.decode`."""
+    decoded = decode(output.heatmaps, codec, decoding)
     keypoints_input = decoded.keypoints_input.double().cpu().numpy()
     logits = output.presence_logits
     return Predictions(
@@ -70,5 +82,5 @@ def concatenate(parts: list[Predictions]) -> Predictions:
 
 def predict(model: nn.Module, loader: Iterable[Sample], codec: Codec, *, decoding: str, flip_test: bool) -> Predictions:
     """Predictions for every person of a loader, in its order."""
-    outputs = run_model(model, loader, flip_test=flip_test)
+    outputs = run_model(model, loader, flip_test=flip_test, shift=codec.shift)
     return concatenate([decode_batch(batch, output, codec, decoding) for batch, output in outputs])

@@ -10,12 +10,9 @@ import torch
 
 from bench.data.coco import Person, persons_of, read_coco
 from bench.data.dataset import (
-    IMAGE_MEAN,
-    IMAGE_STD,
     Crop,
     PoseDataset,
     Sample,
-    normalise,
     ordered_loader,
     shuffled_loader,
 )
@@ -26,7 +23,7 @@ from tests.views import EVERYTHING, Views
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "coco-mini"
 INPUT_SIZE = (64, 96)
-CROP = Crop(INPUT_SIZE, 1.25)
+CROP = Crop(INPUT_SIZE, 1.25, "extend", aligned=True)
 IMAGE_SHAPE = (120, 160)
 BBOX = np.array([30.0, 20.0, 50.0, 70.0])
 VISIBILITY = np.array([2] * 14 + [1, 0, 0])  # the right knee is hidden, the ankles have no place
@@ -46,9 +43,13 @@ def persons(tmp_path_factory: pytest.TempPathFactory) -> list[Person]:
 
 
 def make_samples(
-    persons: list[Person], augmentation: Views | None = None, seed: int = 0, policy: str = "labelled"
+    persons: list[Person],
+    augmentation: Views | None = None,
+    seed: int = 0,
+    policy: str = "labelled",
+    crop: Crop = CROP,
 ) -> PoseDataset:
-    return PoseDataset(persons, CROP, policy, augmentation, seed)
+    return PoseDataset(persons, crop, policy, augmentation, seed)
 
 
 def same(first: Sample, second: Sample) -> bool:
@@ -73,11 +74,11 @@ def test_the_plain_view_is_the_padded_box(persons: list[Person]) -> None:
 
 def test_labels_are_those_of_the_annotation(persons: list[Person]) -> None:
     sample = make_samples(persons)[0, 0]
-    assert sample.labelled.tolist() == [1] * 15 + [0, 0]
+    assert sample.visibility.tolist() == VISIBILITY.tolist()
     assert sample.present.tolist() == [1] * 15 + [0, 0]
     assert sample.present_weight.tolist() == [1] * 17
     visible = make_samples(persons, policy="visible")[0, 0]
-    assert visible.labelled.tolist() == [1] * 15 + [0, 0]
+    assert visible.visibility.tolist() == VISIBILITY.tolist()
     assert visible.present.tolist() == [1] * 14 + [0, 0, 0]
 
 
@@ -88,7 +89,8 @@ def test_types_and_shapes(persons: list[Person]) -> None:
     assert sample.image.is_contiguous()
     assert sample.keypoints_input.shape == (17, 2)
     assert sample.matrix.dtype == torch.float64
-    for field in ("keypoints_input", "labelled", "present", "present_weight"):
+    assert sample.visibility.dtype == torch.int64
+    for field in ("keypoints_input", "present", "present_weight"):
         assert getattr(sample, field).dtype == torch.float32
 
 
@@ -126,7 +128,7 @@ def test_a_flipped_view_mirrors_the_image_and_swaps_left_and_right(persons: list
         side, _, rest = name.partition("_")
         other = {"left": f"right_{rest}", "right": f"left_{rest}"}.get(side, name)
         here, there = KEYPOINT_NAMES.index(name), KEYPOINT_NAMES.index(other)
-        assert flipped.labelled[here] == plain.labelled[there]
+        assert flipped.visibility[here] == plain.visibility[there]
         assert flipped.present[here] == plain.present[there]
         mirrored = torch.stack([INPUT_SIZE[0] - 1 - plain.keypoints_input[there, 0], plain.keypoints_input[there, 1]])
         torch.testing.assert_close(flipped.keypoints_input[here], mirrored, rtol=0, atol=1e-4)
@@ -143,7 +145,7 @@ def test_the_weight_follows_the_keypoint_that_was_cut_away(flip: float, persons:
             sample = samples[epoch, index]
             x, y = sample.keypoints_input.T
             seen = (x > -0.5) & (x < 63.5) & (y > -0.5) & (y < 95.5)
-            counts = seen | (sample.labelled == 0)
+            counts = seen | (sample.visibility == 0)
             assert (sample.present_weight == counts.float()).all()
             num_cut += int((~counts).sum())
     assert num_cut > 50
@@ -172,14 +174,15 @@ def test_without_random_views_the_epoch_changes_nothing(persons: list[Person]) -
 
 
 def test_reading_a_sample_edits_no_person(persons: list[Person]) -> None:
-    before = [person.keypoints.copy() for person in persons]
+    before = [(person.keypoints.copy(), person.labels.visibility.copy()) for person in persons]
     samples = make_samples(persons, EVERYTHING)
     for index in range(len(persons)):
         sample = samples[0, index]
         sample.keypoints_input.add_(100)
-        sample.labelled.zero_()
-    assert all((person.keypoints == keypoints).all() for person, keypoints in zip(persons, before, strict=True))
-    assert (persons[0].labels.visibility == VISIBILITY).all()
+        sample.visibility.zero_()
+    for person, (keypoints, visibility) in zip(persons, before, strict=True):
+        np.testing.assert_array_equal(person.keypoints, keypoints)
+        np.testing.assert_array_equal(person.labels.visibility, visibility)
 
 
 def test_workers_change_nothing(persons: list[Person]) -> None:
@@ -207,15 +210,56 @@ def test_the_ordered_loader_has_every_person_in_order(persons: list[Person]) -> 
     assert torch.cat([batch.person_index for batch in batches]).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_normalised_values_by_hand() -> None:
-    """0, the mean itself and 255, in each channel."""
-    image = torch.zeros(1, 3, 1, 2, dtype=torch.uint8)
-    image[..., 1] = 255
-    found = normalise(image)
-    for channel, (mean, std) in enumerate(zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)):
-        assert (IMAGE_MEAN[channel], IMAGE_STD[channel]) == (mean, std)
-        assert found[0, channel, 0].tolist() == pytest.approx([-mean / std, (1 - mean) / std], rel=1e-6)
-    assert found.dtype == torch.float32
+# Other crops.
+
+
+def test_hrnets_geometry_spans_whole_pixels(persons: list[Person]) -> None:
+    """The plain view by hand, times the input's size instead of one less."""
+    sample = make_samples(persons, crop=CROP._replace(aligned=False))[0, 1]
+    wanted = box_to_input(persons[1].keypoints) / (np.array(INPUT_SIZE) - 1) * np.array(INPUT_SIZE)
+    np.testing.assert_allclose(sample.keypoints_input, wanted, atol=1e-4)
+
+
+def test_a_stretched_box_fills_the_input(persons: list[Person]) -> None:
+    """The box of 50 x 70 about (55, 55), a quarter larger on each axis."""
+    sample = make_samples(persons, crop=CROP._replace(fit="stretch"))[0, 1]
+    scale = np.array([50, 70]) * 1.25
+    wanted = (persons[1].keypoints - (55 - scale / 2)) / scale * (np.array(INPUT_SIZE) - 1)
+    np.testing.assert_allclose(sample.keypoints_input, wanted, atol=1e-4)
+
+
+def test_a_letterbox_shows_the_box_where_extend_does_and_black_around_it(persons: list[Person]) -> None:
+    """The box is 2:1 here, the input 2:3: a third of the height is filled."""
+    person = persons[0]._replace(bbox=np.array([30.0, 40.0, 80.0, 40.0]))
+    whole, letterbox = (make_samples([person], crop=CROP._replace(fit=fit))[0, 0] for fit in ("extend", "letterbox"))
+    torch.testing.assert_close(letterbox.keypoints_input, whole.keypoints_input)
+    assert torch.equal(letterbox.matrix, whole.matrix)
+    top, bottom = 95 / 2 - 95 / 6, 95 / 2 + 95 / 6
+    inner = slice(int(top) + 3, int(bottom) - 2)
+    assert (letterbox.image[:, inner].int() - whole.image[:, inner].int()).abs().max() <= 16
+    assert letterbox.image[:, : int(top) - 1].sum() == letterbox.image[:, int(bottom) + 3 :].sum() == 0
+    assert whole.image.sum() > 1.5 * letterbox.image.sum()
+
+
+def test_what_a_letterbox_does_not_show_is_not_asked_for(persons: list[Person]) -> None:
+    """A labelled keypoint in the black part cannot be known; without a label, nothing changes."""
+    keypoints = persons[0].keypoints.copy()
+    keypoints[3] = 70, 85  # five pixels below the padded box, which ends at 85 - 5
+    keypoints[16] = 70, 85  # not labelled
+    person = persons[0]._replace(bbox=np.array([30.0, 40.0, 80.0, 32.0]), keypoints=keypoints)
+    weight = {
+        fit: make_samples([person], crop=CROP._replace(fit=fit))[0, 0].present_weight for fit in ("extend", "letterbox")
+    }
+    assert (weight["extend"][3], weight["letterbox"][3]) == (1, 0)
+    assert (weight["extend"][16], weight["letterbox"][16]) == (1, 1)
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+def test_flipped_views_of_other_fits_are_mirrored_too(fit: str, persons: list[Person]) -> None:
+    crop = CROP._replace(fit=fit)
+    plain, flipped = (make_samples(persons, views, crop=crop)[0, 0] for views in (None, Views(flip=1.0)))
+    difference = (flipped.image.flip(-1).int() - plain.image.int()).abs()
+    assert difference.float().mean() < 1.5
 
 
 # Real people.
