@@ -32,8 +32,3 @@ def load_checkpoint(file: Path, model: nn.Module) -> None:
     if wrong:
         raise UserError(f"{file}: {len(wrong)} tensors do not fit the model, the first is {wrong[0]!r}")
     model.load_state_dict(state)
-
-
-def count_parameters(module: nn.Module | None) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in module.parameters()) if module is not None else 0

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bench.data.coco import CocoDict, Person
 from bench.data.codec import Codec
-from bench.data.dataset import PoseDataset, Sample, normalise, ordered_loader, shuffled_loader
+from bench.data.dataset import PoseDataset, Sample, ordered_loader, shuffled_loader
 from bench.errors import UserError
 from bench.inference.predict import concatenate, decode_batch, on_device, run_model
 from bench.inference.scoring import SCORE_RULES, to_coco_results
@@ -25,19 +25,16 @@ from bench.training.losses import LossWeights, pose_loss
 from bench.training.optim import Recipe, build_optimizer, build_schedule
 from models import PoseModel
 
-VALIDATION_DECODING = "dark"  # the choice of the epoch must not depend on what prediction is later asked for
+VALIDATION_DECODING = "codec"  # the choice of the epoch must not depend on what prediction is later asked for
 VALIDATION_SCORE_RULE = "box_keypoint"
 
 
-class Length(Protocol):
-    """`bench.config.TrainParams` has these."""
+class Length(NamedTuple):
+    """How long, how many at once, and how many processes read the images."""
 
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def num_workers(self) -> int: ...
+    epochs: int
+    batch_size: int
+    num_workers: int
 
 
 class Objective(NamedTuple):
@@ -96,7 +93,7 @@ def fit(
         raise UserError(
             f"base.train.batch_size: found {length.batch_size}, wanted at most the {len(train_set.persons)} persons"
         )
-    optimizer = build_optimizer(model, model.backbone, objective.recipe)
+    optimizer = build_optimizer(model, objective.recipe)
     schedule = build_schedule(optimizer, objective.recipe, length.epochs * num_batches)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     stepper = Stepper(fabric, wrapped, wrapped_optimizer, schedule, objective)
@@ -138,7 +135,7 @@ class Stepper(NamedTuple):
         self.model.train()
         values = []
         for step, batch in enumerate(loader, start=1):
-            losses = pose_loss(self.model(normalise(batch.image)), batch, self.objective.codec, self.objective.loss)
+            losses = pose_loss(self.model(batch.image), batch, self.objective.codec, self.objective.loss)
             values.append(torch.stack(losses).tolist())
             total, heatmap, presence = values[-1]
             where = f"epoch {epoch}, step {step}"
@@ -154,10 +151,10 @@ class Stepper(NamedTuple):
         return dict(zip(("train_loss", "train_heatmap_loss", "train_presence_loss"), means, strict=True))
 
     def clip_gradients(self) -> float:
-        """Their norm before."""
-        norm = self.fabric.clip_gradients(
-            self.model, self.optimizer, max_norm=self.objective.recipe.clip_norm, error_if_nonfinite=False
-        )
+        """Their norm before; without a limit they stay as they are."""
+        limit = self.objective.recipe.clip_norm
+        max_norm = math.inf if limit is None else limit
+        norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
         assert norm is not None  # Fabric has none only where it clips values
         return float(norm)
 
@@ -173,7 +170,7 @@ def validate(
 ) -> dict[str, float]:
     """`calibration_loss` and `calibration_AP` of a model, by the benchmark's own functions, without flip test."""
     losses, parts = [], []
-    for batch, output in run_model(model, loader, flip_test=False):
+    for batch, output in run_model(model, loader, flip_test=False, shift=False):
         losses.append(float(pose_loss(output, batch, objective.codec, objective.loss).total) * len(batch.person_index))
         parts.append(decode_batch(batch, output, objective.codec, VALIDATION_DECODING))
     predictions = concatenate(parts)

@@ -1,5 +1,6 @@
 """The two losses and their weighted sum. Letters: B batch, K keypoints, h w heatmap height and width."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -16,6 +17,8 @@ class LossWeights(Protocol):
     @property
     def heatmap_weight(self) -> float: ...
     @property
+    def heatmap_mean(self) -> str: ...
+    @property
     def presence_weight(self) -> float: ...
     @property
     def absent_heatmaps(self) -> str: ...
@@ -27,30 +30,66 @@ class Losses(NamedTuple):
     presence: Tensor  # 0 without a presence head
 
 
-def heatmap_mse(heatmaps: Tensor, target: Tensor, target_weight: Tensor) -> Tensor:
-    """Squared error, mean over pixels, then over keypoints by `target_weight` (B, K), each weight used once.
+def sum_of_weights(weight: Tensor) -> Tensor | float:
+    """Of a mean over what counts; 1 where nothing does."""
+    return weight.sum().clamp_min(1)
 
-    HRNet's published loss multiplies prediction and target by the weight, which squares it, and halves the sum.
+
+def number_of_weights(weight: Tensor) -> Tensor | float:
+    """Of a mean over everything: the published losses', where a person with few labelled keypoints counts less."""
+    return weight.numel()
+
+
+HEATMAP_MEANS: dict[str, Callable[[Tensor], Tensor | float]] = {
+    "labelled": sum_of_weights,
+    "all": number_of_weights,
+}
+"""By what the weighted sum over keypoints is divided, given `target_weight` (B, K)."""
+
+
+def heatmap_mse(heatmaps: Tensor, target: Tensor, target_weight: Tensor, mean: str) -> Tensor:
+    """Squared error, mean over pixels, then over keypoints by `target_weight` (B, K) and a name of `HEATMAP_MEANS`.
+
+    Each weight is used once: HRNet and ViTPose multiply prediction and target by it, which is the same for 0 and 1.
+    With mean "all" this is ViTPose's loss, and twice that of HRNet, TransPose and SimpleBaselines.
     """
     per_keypoint = (heatmaps - target).square().mean((-2, -1))  # (B, K)
-    return (per_keypoint * target_weight).sum() / target_weight.sum().clamp_min(1)
+    return (per_keypoint * target_weight).sum() / HEATMAP_MEANS[mean](target_weight)
 
 
 def presence_bce(logits: Tensor, present: Tensor, present_weight: Tensor) -> Tensor:
     """Binary cross-entropy on logits (B, K), mean over the keypoints whose label counts."""
     per_keypoint = functional.binary_cross_entropy_with_logits(logits, present, reduction="none")
-    return (per_keypoint * present_weight).sum() / present_weight.sum().clamp_min(1)
+    return (per_keypoint * present_weight).sum() / sum_of_weights(present_weight)
+
+
+def visibility_cross_entropy(logits: Tensor, visibility: Tensor, present_weight: Tensor) -> Tensor:
+    """Cross-entropy of COCO's three visibilities, logits (B, K, 3), mean over the keypoints whose label counts.
+
+    Source: Guesdon et al., VISAPP 2022. The label policy does not enter, but for which keypoints count.
+    """
+    # As a plain list of classifications: of more axes, the sum on a GPU depends on the order of its threads.
+    per_keypoint = functional.cross_entropy(logits.flatten(0, 1), visibility.flatten(), reduction="none")
+    return (per_keypoint * present_weight.flatten()).sum() / sum_of_weights(present_weight)
 
 
 def pose_loss(output: PoseOutput, batch: Sample, codec: Codec, weights: LossWeights) -> Losses:
-    """Weighted sum of heatmap MSE and presence BCE (the source paper's loss, on logits)."""
-    target, target_weight = encode(batch.keypoints_input, batch.labelled, codec)
+    """Weighted sum of heatmap MSE and what a presence head is trained on."""
+    labelled = (batch.visibility > 0).float()
+    target, target_weight = encode(batch.keypoints_input, labelled, codec)
     if weights.absent_heatmaps == "zero":
         # The target of a keypoint that is not there is an empty heatmap; "mask" leaves such heatmaps untrained.
-        absent = (1 - batch.present) * batch.present_weight * (1 - batch.labelled)
+        absent = (1 - batch.present) * batch.present_weight * (1 - labelled)
         target_weight = target_weight + absent
-    heatmap = heatmap_mse(output.heatmaps.float(), target, target_weight)
-    presence = heatmap.new_zeros(())
-    if output.presence_logits is not None:
-        presence = presence_bce(output.presence_logits.float(), batch.present, batch.present_weight)
+    heatmap = heatmap_mse(output.heatmaps.float(), target, target_weight, weights.heatmap_mean)
+    presence = presence_loss(output, batch)
     return Losses(weights.heatmap_weight * heatmap + weights.presence_weight * presence, heatmap, presence)
+
+
+def presence_loss(output: PoseOutput, batch: Sample) -> Tensor:
+    """Cross-entropy of a three-class head, BCE of any other (the source paper's loss, on logits), 0 without a head."""
+    if output.visibility_logits is not None:
+        return visibility_cross_entropy(output.visibility_logits.float(), batch.visibility, batch.present_weight)
+    if output.presence_logits is not None:
+        return presence_bce(output.presence_logits.float(), batch.present, batch.present_weight)
+    return batch.present_weight.new_zeros(())

