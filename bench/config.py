@@ -60,10 +60,18 @@ class DataParams(Params):
         return self.model_copy(update={"root" if self.source == "drawn" else "drawn": None})
 
 
-Init = Annotated[str, Field(pattern="^(random|warmstart|timm:.+)$")]
+PublishedPath = Annotated[str, Field(pattern="^models/published/.+")]  # there, so that DVC sees when a file changes
+Init = Annotated[str, Field(pattern="^(random|warmstart|timm:.+|models/published/.+)$")]
 
 
-class AttentionParams(Params):
+class ArchitectureParams(Params):
+    """What every architecture has."""
+
+    normalisation: Literal["imagenet", "half"]  # of the pixels, as the first weights were trained with
+    init: Init
+
+
+class AttentionParams(ArchitectureParams):
     """Sizes that every transformer has."""
 
     embed_dim: Annotated[int, Field(ge=4, multiple_of=4)]  # a sine and a cosine for each of x and y
@@ -79,22 +87,21 @@ class AttentionParams(Params):
 
 class VitPoseParams(AttentionParams):
     patch_size: Count
-    drop_path: Fraction
-    decoder: Literal["classic", "simple", "bilinear16"]
+    patch_padding: Annotated[int, Field(ge=0)]
+    drop_path: Annotated[float, Field(ge=0, lt=1)]
+    decoder: Literal["classic", "simple", "bilinear16", "bilinear16_relu_first"]
     decoder_channels: Count
-    init: Init
 
     def input_multiple(self) -> int:
         return self.patch_size
 
     def heatmap_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        factor = self.patch_size if self.decoder == "bilinear16" else 4
+        factor = self.patch_size if self.decoder.startswith("bilinear16") else 4
         return input_size[0] // self.patch_size * factor, input_size[1] // self.patch_size * factor
 
 
-class HRNetParams(Params):
+class HRNetParams(ArchitectureParams):
     backbone: Annotated[str, Field(pattern="^hrnet_")]
-    init: Init
 
     def input_multiple(self) -> int:
         return 32
@@ -104,14 +111,20 @@ class HRNetParams(Params):
 
 
 class TransPoseParams(AttentionParams):
-    backbone: Annotated[str, Field(pattern="^resnet")]
+    backbone: Annotated[str, Field(pattern="^(resnet|hrnet_)")]  # ResNet: TransPose-R, HRNet: TransPose-H
     feedforward_dim: Count
     dropout: Fraction
-    decoder_channels: Count
-    init: Init
+    decoder_channels: Count | None  # of R's deconvolution; H has none
+
+    @model_validator(mode="after")
+    def _deconvolution_is_of_r(self) -> Self:
+        if (self.decoder_channels is None) != self.backbone.startswith("hrnet_"):
+            wanted = "null: TransPose-H has no deconvolution" if self.decoder_channels else "a number"
+            raise ValueError(f"decoder_channels: found {self.decoder_channels}, wanted {wanted} (on {self.backbone})")
+        return self
 
     def input_multiple(self) -> int:
-        return 8
+        return 8 if self.decoder_channels else 32
 
     def heatmap_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
         return input_size[0] // 4, input_size[1] // 4
@@ -128,11 +141,41 @@ class Architectures(Params):
     transpose: TransPoseParams
 
 
+HeadType = Literal["mlp", "shared_mlp", "three_class", "linear", "conv"]
+Place = Literal["features", "heatmaps", "pooled", "hidden"]
+DROPOUT_PLACES: dict[HeadType, tuple[Place, ...]] = {
+    "mlp": get_args(Place),
+    "shared_mlp": get_args(Place),
+    "three_class": get_args(Place),
+    "linear": ("features", "hidden"),
+    "conv": ("features", "hidden"),
+}
+"""Where dropout can act in a head of each type; `hidden` is what its last layer reads."""
+
+
 class PresenceHeadParams(Params):
-    type: Literal["none", "mlp"]
-    pool: Count
-    hidden: Count
+    type: Literal["none"] | HeadType
+    pool: Count | None  # of heads on heatmaps, as hidden; null in a resolved plan where the head has none
+    hidden: Count | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    dropout_at: Place
+    detach: bool  # no gradient from the head to what it reads
+
+    @model_validator(mode="after")
+    def _dropout_has_its_place(self) -> Self:
+        places = get_args(Place) if self.type == "none" else DROPOUT_PLACES[self.type]
+        if self.dropout_at not in places:
+            wanted = f"{' or '.join(places)} in a {self.type} head"
+            raise ValueError(f"dropout_at: found {self.dropout_at!r}, wanted {wanted}")
+        return self
+
+    @property
+    def reads_heatmaps(self) -> bool:
+        return self.type in ("mlp", "shared_mlp", "three_class")
+
+    def only_read(self) -> Self:
+        """The same without the sizes that the head does not have."""
+        return self if self.reads_heatmaps else self.model_copy(update={"pool": None, "hidden": None})
 
 
 PolicyName = Literal["labelled", "visible", "true"]
@@ -140,6 +183,7 @@ PolicyName = Literal["labelled", "visible", "true"]
 
 class LossParams(Params):
     heatmap_weight: NonNegative
+    heatmap_mean: Literal["labelled", "all"]
     presence_weight: NonNegative
     absent_heatmaps: Literal["mask", "zero"]
 
@@ -147,19 +191,23 @@ class LossParams(Params):
 class AugmentParams(Params):
     flip: Fraction
     half_body: Fraction
-    rotation: Annotated[float, Field(ge=0, le=180)]
+    rotation: Annotated[float, Field(ge=0, le=90)]
     rotation_probability: Fraction
     scale: Annotated[float, Field(ge=0, lt=1)]
     shift: Fraction
+    shift_probability: Fraction
 
 
 class OptimParams(Params):
     lr: Positive
     backbone_lr_factor: Fraction
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    trainable_layers: Annotated[int, Field(ge=0)] | Literal["all"]  # of the backbone, counted from its end
     weight_decay: NonNegative
     warmup: Fraction
-    schedule: Literal["constant", "cosine"]
-    clip_norm: Positive
+    schedule: Literal["constant", "cosine", "step"]
+    final_lr_factor: Fraction
+    clip_norm: Positive | None
 
 
 class TrainParams(Params):
@@ -173,10 +221,13 @@ class BaseParams(Params):
     """What training depends on."""
 
     input_size: Size
+    fit: Literal["extend", "letterbox", "stretch"]
     bbox_padding: Annotated[float, Field(ge=1, le=4)]
+    codec: Literal["msra", "dark", "msra_dark", "udp"]
     sigma: Positive
     model: ModelName
     architectures: Architectures
+    weights: PublishedPath | None
     presence_head: PresenceHeadParams
     presence_policy: PolicyName
     loss: LossParams
@@ -201,10 +252,14 @@ class BaseParams(Params):
                 f"input_size {list(self.input_size)} is not a multiple of {multiple}, as {self.model} needs"
             )
         heatmap_size = self.architecture.heatmap_size(self.input_size)
-        pool = self.presence_head.pool
-        if self.presence_head.type != "none" and any(side % pool for side in heatmap_size):
+        head = self.presence_head
+        if not head.reads_heatmaps:
+            return self
+        if head.pool is None or head.hidden is None:
+            raise ValueError(f"presence_head: found pool {head.pool} and hidden {head.hidden}, wanted numbers")
+        if any(side % head.pool for side in heatmap_size):
             raise ValueError(
-                f"presence_head.pool {pool} does not divide the {heatmap_size[0]} x {heatmap_size[1]} heatmaps of "
+                f"presence_head.pool {head.pool} does not divide the {heatmap_size[0]} x {heatmap_size[1]} heatmaps of "
                 f"{self.model}"
             )
         return self
@@ -215,7 +270,7 @@ class TestParams(Params):
 
     __test__ = False  # not a test class, whatever its name says to pytest
     flip_test: bool
-    decoding: Literal["argmax", "dark"]
+    decoding: Literal["codec", "argmax", "quarter", "dark"]
     batch_size: Count
 
 
@@ -256,29 +311,76 @@ class WarmstartParams(Params):
 
 
 PROFILE_SECTIONS = ("data", "base", "test", "evaluate", "report")
-MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
+MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
+
+
+class FitConfig(Params):
+    """What a training reads and prediction does not."""
+
+    presence_policy: PolicyName
+    loss: LossParams
+    augment: AugmentParams
+    optim: OptimParams
+    epochs: Count
+    batch_size: int
 
 
 class TrainConfig(Params):
     """One run's training, complete: `base` with only the parts that this run reads."""
 
     input_size: Size
+    fit: str
     bbox_padding: float
+    codec: str
     sigma: float
     model: ModelName
     architecture: VitPoseParams | HRNetParams | TransPoseParams
     presence_head: PresenceHeadParams | None
-    presence_policy: PolicyName
-    loss: LossParams
-    augment: AugmentParams
-    optim: OptimParams
-    train: TrainParams
+    weights: str | None  # a published model's, which is not trained
+    fitting: FitConfig | None  # None with `weights`
+    precision: Literal["32-true", "bf16-mixed"]
+    num_workers: int
 
     @classmethod
     def from_base(cls, base: BaseParams) -> Self:
-        """Drop the sizes of other architectures, and the head and its loss where the run has none."""
+        """Drop what the run does not read: other architectures, a head's sizes, with `weights` the whole training."""
         shared = {name: getattr(base, name) for name in cls.model_fields if name in BaseParams.model_fields}
+        head = None if base.presence_head.type == "none" else base.presence_head.only_read()
+        architecture = base.architecture
+        if base.weights is not None:
+            architecture = architecture.model_copy(update={"init": "random"})
+        return cls.model_validate(
+            {
+                **shared,
+                "architecture": architecture,
+                "presence_head": head,
+                "fitting": None if base.weights else cls._fitting(base),
+                "precision": base.train.precision,
+                "num_workers": base.train.num_workers,
+            }
+        )
+
+    @staticmethod
+    def _fitting(base: BaseParams) -> FitConfig:
+        loss, optim = base.loss, base.optim
         if base.presence_head.type == "none":
-            shared["presence_head"] = None
-            shared["loss"] = base.loss.model_copy(update={"presence_weight": 0.0})
-        return cls.model_validate({**shared, "architecture": base.architecture})
+            loss = loss.model_copy(update={"presence_weight": 0.0})
+        if optim.schedule != "cosine":
+            optim = optim.model_copy(update={"final_lr_factor": 0.0})
+        return FitConfig(
+            presence_policy=base.presence_policy,
+            loss=loss,
+            augment=base.augment,
+            optim=optim,
+            epochs=base.train.epochs,
+            batch_size=base.train.batch_size,
+        )
+
+    def weights_file(self) -> str | None:
+        """The file or folder in this project that the run's first weights come from, if there is one."""
+        if self.weights is not None:
+            return self.weights
+        init = self.architecture.init
+        if init == "warmstart":
+            return f"models/warmstart/{self.model}.safetensors"
+        return init if init.startswith("models/") else None

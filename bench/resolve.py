@@ -1,6 +1,7 @@
 """From `params.yaml` to complete parameters: strict reading, merging and the errors that name the key.
 
-Merge order: section <- `profiles.<profile>.<section>` <- `experiments.<name>` <- `ablations.<name>`.
+Merge order: section <- `profiles.<profile>.<section>` <- `profiles.<profile>.recipes.<model>` (of `base` alone) <-
+`experiments.<name>` <- `ablations.<name>`.
 """
 
 import difflib
@@ -14,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bench.config import (
+    MODEL_NAMES,
     PROFILE_SECTIONS,
     BaseParams,
     DataParams,
@@ -25,6 +27,7 @@ from bench.config import (
     WarmstartParams,
 )
 from bench.errors import UserError
+from bench.published import PUBLISHED
 
 Tree = dict[str, Any]
 Section = TypeVar("Section", bound=Params)
@@ -59,6 +62,7 @@ class Grid(NamedTuple):
     evaluate: EvaluateParams
     report: ReportParams
     experiments: dict[str, TrainConfig]
+    published: dict[str, str]  # experiment -> key of `bench.published`, whose numbers it should reach
     ablations: dict[str, TrainConfig]
     factors: tuple[Ablation, ...]
     warmstart: WarmstartParams
@@ -122,32 +126,38 @@ def _check_top_level(raw: Tree) -> None:
 
 def _resolve_profile(raw: Tree, profile: str, *, distinct: bool) -> Grid:
     overrides = raw["profiles"][profile]
-    _check_keys(f"profiles.{profile}", overrides, PROFILE_SECTIONS)
+    _check_keys(f"profiles.{profile}", overrides, (*PROFILE_SECTIONS, "recipes"))
+    recipes = _mapping(f"profiles.{profile}.recipes", overrides.get("recipes", {}))
+    _check_keys(f"profiles.{profile}.recipes", recipes, MODEL_NAMES)
 
     def layers(section: str) -> list[Layer]:
         path = f"profiles.{profile}.{section}"
         own = _mapping(path, overrides.get(section, {}))
         return [Layer(section, _mapping(section, raw[section])), Layer(path, own)]
 
+    def build_base(*own: Layer) -> BaseParams:
+        below = layers("base")
+        model = next((layer.values["model"] for layer in reversed([*below, *own]) if "model" in layer.values), None)
+        path = f"profiles.{profile}.recipes.{model}"
+        recipe = Layer(path, _mapping(path, recipes.get(str(model), {})))
+        return _build(BaseParams, [*below, recipe, *own])
+
     data = _build(DataParams, layers("data"))
     evaluate = _build(EvaluateParams, layers("evaluate"))
-    _build(BaseParams, layers("base"))  # a value that every experiment overrides must be right too
-    experiments = {
-        name: _build(BaseParams, [*layers("base"), Layer(f"experiments.{name}", own)])
+    build_base()  # a value that every experiment overrides must be right too
+    systems = {
+        name: Layer(f"experiments.{name}", _without("published", own)) for name, own in raw["experiments"].items()
+    }
+    experiments = {name: build_base(layer) for name, layer in systems.items()}
+    published = {
+        name: _choice(f"experiments.{name}.published", own["published"], PUBLISHED)
         for name, own in raw["experiments"].items()
+        if "published" in own
     }
     parents = {name: _parent(name, own, experiments) for name, own in raw["ablations"].items()}
-    changes = {name: {k: v for k, v in own.items() if k != "of"} for name, own in raw["ablations"].items()}
+    changes = {name: _without("of", own) for name, own in raw["ablations"].items()}
     ablations = {
-        name: _build(
-            BaseParams,
-            [
-                *layers("base"),
-                Layer(f"experiments.{parent}", raw["experiments"][parent]),
-                Layer(f"ablations.{name}", changes[name]),
-            ],
-        )
-        for name, parent in parents.items()
+        name: build_base(systems[parent], Layer(f"ablations.{name}", changes[name])) for name, parent in parents.items()
     }
     factors = tuple(
         _factor(name, parent, changes[name], ablations[name], experiments[parent], distinct=distinct)
@@ -163,6 +173,7 @@ def _resolve_profile(raw: Tree, profile: str, *, distinct: bool) -> Grid:
         evaluate=evaluate,
         report=_build(ReportParams, layers("report")),
         experiments={name: TrainConfig.from_base(base) for name, base in experiments.items()},
+        published=published,
         ablations={name: TrainConfig.from_base(base) for name, base in ablations.items()},
         factors=factors,
         warmstart=_warmstart(raw, data),
@@ -281,6 +292,10 @@ def _mapping(path: str, value: Any) -> Tree:
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {value!r}, wanted a mapping of keys to values")
     return value
+
+
+def _without(key: str, entry: Tree) -> Tree:
+    return {k: v for k, v in entry.items() if k != key}
 
 
 def _leaves(tree: Tree, path: str = "") -> Iterable[str]:

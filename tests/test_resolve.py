@@ -78,7 +78,7 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (drop("base.sigma"), "sigma: missing, wanted a value|sigma: unknown key"),
     (put("base.loss.presence_weight", -1), "base.loss.presence_weight: found -1, wanted greater than or equal to 0"),
     (put("base.presence_head.dropout", 1.0), "base.presence_head.dropout: found 1.0, wanted less than 1"),
-    (put("base.presence_head.type", "mpl"), "base.presence_head.type: found 'mpl', wanted 'none' or 'mlp'"),
+    (put("base.presence_head.type", "mpl"), "base.presence_head.type: found 'mpl', wanted 'none'"),
     (put("base.input_size", [192]), r"base.input_size.*: missing|base.input_size: found \[192\]"),
     (put("base.input_size", [190, 256]), r"input_size \[190, 256\] is not a multiple of 16, as vitpose needs"),
     (put("base.presence_head.pool", 5), "presence_head.pool 5 does not divide the .* heatmaps of vitpose"),
@@ -114,6 +114,32 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (put("ablations.x", {"of": "vitpose", "sigma": "wide"}), "ablations.x.sigma: found 'wide', wanted a valid number"),
     (put("evaluate.threshold", 1.5), "evaluate.threshold: found 1.5, wanted"),
     (put("test.flip_test", "yes"), "test.flip_test: found 'yes', wanted a valid boolean"),
+    (put("base.optim.trainable_layers", "some"), "base.optim.trainable_layers: found 'some', wanted"),
+    (put("base.optim.trainable_layers", -1), "base.optim.trainable_layers: found -1, wanted"),
+    (put("base.optim.clip_norm", 0), "base.optim.clip_norm: found 0, wanted greater than 0"),
+    (put("base.weights", "vitpose-b.pth"), "base.weights: found 'vitpose-b.pth', wanted|String should match"),
+    (
+        put("experiments.vitpose_presence.presence_head", {"type": "conv", "dropout_at": "pooled"}),
+        "presence.presence_head: dropout_at: found 'pooled', wanted features or hidden in a conv head",
+    ),
+    (
+        put("experiments.vitpose_presence.presence_head", {"type": "mlp", "pool": None}),
+        "experiments.vitpose_presence: presence_head: found pool None and hidden 64, wanted numbers",
+    ),
+    (
+        put("experiments.transpose.architectures", {"transpose": {"backbone": "hrnet_w32"}}),
+        r"architectures.transpose: decoder_channels: found 64, wanted null: TransPose-H has no deconvolution",
+    ),
+    (put("profiles.full.recipes.vitpoze", {}), "profiles.full.recipes.vitpoze: unknown key .*; nearest: vitpose"),
+    (put("profiles.full.recipes.hrnet", 3), "profiles.full.recipes.hrnet: found 3, wanted a mapping"),
+    (
+        put("profiles.full.recipes.hrnet", {"optim": {"lr": "fast"}}),
+        "profiles.full.recipes.hrnet.optim.lr: found 'fast', wanted a valid number",
+    ),
+    (
+        put("experiments.hrnet.published", "hrnet_w23"),
+        "experiments.hrnet.published: found 'hrnet_w23', wanted one of .*; nearest: hrnet_w32",
+    ),
     (put("warmstart.profile", "tiny"), "warmstart.profile: found 'tiny', wanted one of"),
     (put("warmstart.seed", 0), "warmstart.seed: found 0, wanted another than data.seed"),
 ]
@@ -161,6 +187,61 @@ def test_layers_override_each_other(params: Tree, load: Callable[[Tree], Grid]) 
     assert grid.experiments["hrnet"].sigma == 3.0
     assert grid.ablations["wide"].sigma == 4.0
     assert grid.factors[0] == ("wide", "hrnet", "sigma", 4.0, 3.0)
+
+
+def test_a_recipe_is_of_its_model_alone(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    """Above its profile, below the experiment that takes it."""
+    params["profiles"]["demo"]["recipes"] = {"hrnet": {"codec": "msra", "optim": {"lr": 0.125}}}
+    params["experiments"]["hrnet"]["optim"] = {"weight_decay": 0.5}
+    params["experiments"]["hrnet_wild"] = {"model": "hrnet", "codec": "dark"}
+    before, grid = load(params | {"profiles": params["profiles"] | {"demo": {}}}), load(params)
+    assert (grid.experiments["hrnet"].codec, grid.experiments["vitpose"].codec) == ("msra", "udp")
+    fitting = grid.experiments["hrnet"].fitting
+    assert fitting is not None
+    assert (fitting.optim.lr, fitting.optim.weight_decay) == (0.125, 0.5)
+    assert grid.experiments["hrnet_wild"].codec == "dark"
+    assert before.experiments["hrnet"].codec == "udp"
+
+
+def test_the_published_recipes(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    """Sources: ViTPose's, HRNet's and TransPose's configurations."""
+    grid = load(params | {"profile": "full"})
+    found = {}
+    for name in ("vitpose", "hrnet", "transpose"):
+        config = grid.experiments[name]
+        fit = config.fitting
+        assert fit is not None
+        assert (config.input_size, config.sigma, config.bbox_padding) == ((192, 256), 8.0, 1.25)
+        assert (fit.augment.flip, fit.augment.half_body, fit.augment.rotation_probability) == (0.5, 0.3, 0.6)
+        assert (fit.augment.shift, fit.loss.heatmap_mean, fit.loss.absent_heatmaps) == (0.0, "all", "mask")
+        optim = fit.optim
+        found[name] = (
+            config.codec, optim.lr, optim.weight_decay, optim.layer_decay, optim.schedule, optim.clip_norm,
+            fit.epochs, fit.batch_size, fit.augment.scale, fit.augment.rotation, fit.loss.heatmap_weight,
+        )  # fmt: skip
+    assert found == {
+        "vitpose": ("udp", 5e-4, 0.1, 0.75, "step", 1.0, 210, 512, 0.5, 40, 1.0),
+        "hrnet": ("msra", 1e-3, 0.0, 1.0, "step", None, 210, 128, 0.35, 45, 0.5),
+        "transpose": ("msra_dark", 1e-4, 0.0, 1.0, "cosine", None, 230, 20, 0.35, 45, 0.5),
+    }
+
+
+def test_published_weights_leave_nothing_to_train(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    params["experiments"]["ready"] = {"weights": "models/published/x.pth", "published": "vitpose_b_classic"}
+    before = load(params)
+    assert before.published == {"ready": "vitpose_b_classic"}
+    assert before.experiments["ready"].fitting is None
+    params["base"]["optim"]["lr"], params["base"]["loss"]["heatmap_weight"] = 0.25, 7.0
+    assert load(params).experiments["ready"] == before.experiments["ready"]
+
+
+def test_a_head_on_features_does_not_read_the_sizes_of_one_on_heatmaps(
+    params: Tree, load: Callable[[Tree], Grid]
+) -> None:
+    params["experiments"]["vitpose_presence"]["presence_head"] = {"type": "linear"}
+    before = load(params)
+    params["base"]["presence_head"]["pool"] = 8
+    assert load(params).experiments == before.experiments
 
 
 def test_a_run_without_head_does_not_read_its_parameters(params: Tree, load: Callable[[Tree], Grid]) -> None:

@@ -131,10 +131,12 @@ def draw_curves(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], peop
             ax.set(title=CURVES[curve], xlabel="epoch")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if not ax.lines:
-                ax.text(0.5, 0.5, "no system has a presence head", ha="center", color=GREY, transform=ax.transAxes)
+                reason = "no system has a presence head" if curve == "train_presence_loss" else "nothing was trained"
+                ax.text(0.5, 0.5, reason, ha="center", color=GREY, transform=ax.transAxes)
         handles, labels = panels["calibration_AP"].get_legend_handles_labels()
         figure.suptitle(f"Training on {people}")
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        if labels:
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
         return figure
 
 

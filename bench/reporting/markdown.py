@@ -152,7 +152,7 @@ def provenance(rows: Sequence[Row]) -> str:
         "precision": lambda row: row.provenance.precision,
         "versions": lambda row: ", ".join(f"{k} {v}" for k, v in sorted(row.provenance.versions.items())),
         "parameters sha256": lambda row: row.provenance.params_sha256,
-        "best epoch": lambda row: str(row.best_epoch),
+        "best epoch": lambda row: str(row.best_epoch) if row.best_epoch else "none, not trained here",
     }
     seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows}))
     lines = [f"- training seeds: {seeds}"]

@@ -89,6 +89,7 @@ class Protocol(Record):
     score_rule: str
     flip_test: bool
     codec: str
+    crop: str
     policy: str
     threshold_rule: str
     checkpoint_rule: str
@@ -115,7 +116,9 @@ class Row(Record):
     provenance: Provenance
     num_parameters: int
     num_presence_parameters: int
-    best_epoch: int
+    num_macs: int  # of one image of `input_size`
+    input_size: Annotated[tuple[int, int], Field(strict=False)]  # (w, h)
+    best_epoch: int  # 0 where nothing was trained
     oks: Annotated[dict[str, Estimate], _holds(*OKS_METRICS)]
     presence: Annotated[dict[Source, PresenceResult], _holds(HEATMAP_PEAK, ALWAYS_PRESENT)]
 

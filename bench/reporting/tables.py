@@ -1,12 +1,13 @@
 """Tables of summaries: a page's Markdown and a CSV that holds the very same digits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
 from bench.data.keypoints import KEYPOINT_NAMES
+from bench.published import PUBLISHED
 from bench.reporting.markdown import UNDEFINED, escape
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
@@ -129,6 +130,8 @@ def systems_table(rows: Sequence[Row], people: str) -> Table:
         PERSONS,
         Column("parameters", "parameters", "↓", "M", 1e-6, 2),
         Column("presence_parameters", "of these presence head", "↓", "k", 1e-3, 1),
+        Column("macs", "multiply-adds per image", "↓", "G", 1e-9, 2),
+        Column("input_size", "input (w x h)"),
     ]
     records = []
     for name, group in by_experiment(rows).items():
@@ -141,9 +144,60 @@ def systems_table(rows: Sequence[Row], people: str) -> Table:
                 **counts(group),
                 "parameters": group[0].num_parameters,
                 "presence_parameters": group[0].num_presence_parameters,
+                "macs": group[0].num_macs,
+                "input_size": "{} x {}".format(*group[0].input_size),
             }
         )
     return Table("systems", f"Localisation on {people}", columns, records)
+
+
+def expected_table(rows: Sequence[Row], published: Mapping[str, str]) -> Table:
+    """What systems with a published counterpart should reach: one line per system and metric.
+
+    `published` maps systems to keys of `bench.published`. The published numbers are of COCO val2017 with detected
+    boxes, or with the annotated ones where `boxes` says so; a difference is printed only where this row's people are
+    COCO's.
+    """
+    columns = [
+        SYSTEM,
+        Column("published", "published as"),
+        Column("metric", "metric"),
+        Column("boxes", "boxes of the published number"),
+        Column("expected", "published", "↑", "%", 100.0, 1),
+        Column("found_boxes", "boxes here"),
+        percent("found", "here"),
+        Column("difference", "here - published", "", "points", 100.0, 1, signed=True),
+        SEEDS,
+        PERSONS,
+        Column("source", "source"),
+    ]
+    groups = by_experiment(rows)
+    records = [line for name, key in published.items() for line in _expected(name, groups[name], key)]
+    return Table("expected", "Published results beside those found here", columns, records)
+
+
+def _expected(name: str, group: Sequence[Row], key: str) -> Iterator[dict[str, Cell]]:
+    """AP and AR under each box protocol that was published."""
+    system, first = PUBLISHED[key], group[0]
+    for boxes, reached in (("detected", system.detected_boxes), ("annotated", system.true_boxes)):
+        for metric in ("AP", "AR"):
+            expected = getattr(reached, metric, None)
+            if expected is None:
+                continue
+            found = summarise(group, oks(metric))
+            compares = first.data.source == "coco" and found.value is not None
+            yield {
+                "system": name,
+                "published": system.title,
+                "metric": metric,
+                "boxes": boxes,
+                "expected": expected,
+                "found_boxes": first.protocol.boxes,
+                "found": found,
+                "difference": found.value - expected if compares and found.value is not None else None,
+                **counts(group),
+                "source": system.source,
+            }
 
 
 def presence_table(rows: Sequence[Row], people: str) -> Table:

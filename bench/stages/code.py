@@ -9,7 +9,10 @@ from bench.data.hashing import sha256_of
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "bench", "ablations")
 STAGE_MODULES = {
-    **{stage: f"bench.stages.{stage}" for stage in ("prepare", "train", "predict", "evaluate", "report")},
+    **{
+        stage: f"bench.stages.{stage}"
+        for stage in ("prepare", "train", "predict", "evaluate", "report", "architectures")
+    },
     "ablations": "ablations.report",
 }
 

@@ -75,10 +75,12 @@ def main(profile: str, run: str, seed: int) -> None:
         experiment=run,
         seed=seed,
         data=data_card(profile, manifest, val),
-        protocol=protocol(train, test, params),
-        provenance=provenance(plan, info, train.train.precision),
+        protocol=protocol(train, info, test, params),
+        provenance=provenance(plan, info, train.precision),
         num_parameters=info.num_parameters,
         num_presence_parameters=info.num_presence_parameters,
+        num_macs=info.num_macs,
+        input_size=train.input_size,
         best_epoch=info.best_epoch,
         oks=oks_estimates(val, manifest, params),
         presence={
@@ -180,18 +182,20 @@ def data_card(profile: str, manifest: CocoDict, val: Split) -> DataCard:
     )
 
 
-def protocol(train: TrainConfig, test: TestParams, params: EvaluateParams) -> Protocol:
+def protocol(train: TrainConfig, info: TrainingInfo, test: TestParams, params: EvaluateParams) -> Protocol:
     """What must be equal before two rows are compared."""
     return Protocol(
         boxes="ground truth",
         score_rule=params.score_rule,
         flip_test=test.flip_test,
-        codec=f"UDP Gaussian, sigma {train.sigma:g} input px, {test.decoding} decoding",
+        codec=f"{train.codec}, sigma {train.sigma:g} input px"
+        + (f", {test.decoding} decoding" if test.decoding != "codec" else ""),
+        crop=f"{train.input_size[0]} x {train.input_size[1]}, {train.fit}, padding {train.bbox_padding:g}",
         policy=params.presence_policy,
         threshold_rule="max F1 on calibration" if params.threshold == "max_f1" else f"fixed at {params.threshold:g}",
-        checkpoint_rule="highest AP on calibration",
+        checkpoint_rule="highest AP on calibration" if train.fitting else "as published",
         evaluator=f"pycocotools {version('pycocotools')}",
-        init=train.architecture.init,
+        init=f"{train.weights} ({info.weights_source})" if train.weights else train.architecture.init,
     )
 
 
@@ -199,7 +203,7 @@ def provenance(plan: Path, info: TrainingInfo, precision: str) -> Provenance:
     """Where the numbers come from: code, parameters, versions, device."""
     return Provenance(
         code_sha256=sha256_of_code(),
-        params_sha256=sha256_of(plan / f"{stage}.json" for stage in ("train", "predict", "evaluate")),
+        params_sha256=sha256_of(plan / f"{stage}.json" for stage in ("weights", "train", "predict", "evaluate")),
         versions={name: version(name) for name in VERSIONS},
         device=info.device,
         precision=precision,

@@ -15,7 +15,7 @@ MANIFESTS = ("train", "calibration", "val")
 
 
 def plan_dir(profile: str) -> Path:
-    """Resolved parameters: `prepare.json`, `report.json` and, per run, `<run>/{train,predict,evaluate}.json`."""
+    """Resolved parameters: `prepare.json`, `report.json`, and a run's `<run>/{weights,train,predict,evaluate}.json`."""
     return Path("runs", profile, "plan")
 
 
@@ -72,10 +72,12 @@ class TrainingInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    best_epoch: int
+    best_epoch: int  # 0 where nothing was trained
+    weights_source: str | None  # the format of a published file
     device: str
     num_parameters: int
     num_presence_parameters: int
+    num_macs: int  # of one image
 
 
 def write_text(file: Path, text: str) -> None:

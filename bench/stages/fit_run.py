@@ -1,33 +1,53 @@
 """What stages train and warmstart share: one seeded training on a profile's manifests."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 
-from bench.config import TrainConfig
+from bench.config import FitConfig, TrainConfig
+from bench.errors import UserError
 from bench.stages.run_model import build, build_codec, build_samples, read_manifest
-from bench.training.loop import Fit, Objective, fit
+from bench.training.loop import Fit, Length, Objective, fit
 from models import PoseModel
 
 
 def fit_run(
-    config: TrainConfig, profile: str, seed: int, fabric: Fabric, log: Callable[[dict[str, float]], None]
+    config: TrainConfig,
+    fitting: FitConfig,
+    profile: str,
+    seed: int,
+    fabric: Fabric,
+    log: Callable[[dict[str, float]], None],
 ) -> tuple[PoseModel, Fit]:
     """Train on a profile's manifests, seeded and deterministic (on a GPU where an operation can be)."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=fabric.device.type == "cuda")
     model = build(config, pretrained=True)
+    freeze(model, fitting.optim.trainable_layers)
+    codec, policy = build_codec(config, model), fitting.presence_policy
     calibration = read_manifest(profile, "calibration")
-    train_set = build_samples(config, read_manifest(profile, "train"), seed, augment=True)
-    calibration_set = build_samples(config, calibration, seed, augment=False)
-    objective = Objective(build_codec(config, model), config.loss, config.optim, config.train)
+    train_set = build_samples(config, codec, read_manifest(profile, "train"), policy, fitting.augment, seed)
+    calibration_set = build_samples(config, codec, calibration, policy, None, seed)
+    length = Length(fitting.epochs, fitting.batch_size, config.num_workers)
+    objective = Objective(codec, fitting.loss, fitting.optim, length)
 
     def log_and_print(record: dict[str, float]) -> None:
         log(record)
         print("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
 
     return model, fit(model, fabric, train_set, calibration_set, calibration, objective, log_and_print)
+
+
+def freeze(model: PoseModel, trainable_layers: int | Literal["all"]) -> None:
+    """Raises:
+    UserError: the backbone has fewer layers.
+    """
+    try:
+        model.freeze(trainable_layers)
+    except ValueError as error:
+        raise UserError(f"base.optim.trainable_layers: {error}") from error
 
 
 def device_name(device: torch.device) -> str:

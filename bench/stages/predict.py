@@ -15,6 +15,7 @@ from bench.stages.run_model import build, build_codec, build_fabric, build_sampl
 from bench.training.checkpoint import load_checkpoint
 
 SPLITS = ("calibration", "val")
+EVERY_POLICY = "labelled"  # samples need one, predictions carry the labels of all
 
 
 def main(profile: str, run: str, seed: int) -> None:
@@ -25,14 +26,14 @@ def main(profile: str, run: str, seed: int) -> None:
     files = RunFiles(profile, run, seed)
     model = build(config, pretrained=False)
     load_checkpoint(files.checkpoint, model)
-    fabric = build_fabric(config.train.precision)
+    fabric = build_fabric(config.precision)
     codec = build_codec(config, model)
     wrapped = fabric.setup(model)
     frames = []
     for split in SPLITS:
         manifest = read_manifest(profile, split)
-        samples = build_samples(config, manifest, seed, augment=False)
-        loader = on_device(fabric, ordered_loader(samples, test.batch_size, config.train.num_workers))
+        samples = build_samples(config, codec, manifest, EVERY_POLICY, None, seed)
+        loader = on_device(fabric, ordered_loader(samples, test.batch_size, config.num_workers))
         predictions = predict(wrapped, loader, codec, decoding=test.decoding, flip_test=test.flip_test)
         frames.append(predictions_frame(split, persons_of(manifest), predictions))
     files.predictions.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,9 @@ just what reads it.
 
 from pathlib import Path
 
+from bench.config import TrainConfig
+from bench.data.hashing import sha256_of
+from bench.errors import UserError
 from bench.resolve import Grid, load_grid
 from bench.stages.code import STAGE_MODULES, sha256_of_stage
 from bench.stages.command import run_command
@@ -22,9 +25,12 @@ def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
 def write_plan(grid: Grid) -> None:
     """One file per stage and run, one each for prepare, report and ablations, and one for the code of each stage."""
     folder = plan_dir(grid.profile)
+    runs = {**grid.experiments, **grid.ablations}
+    weights = {run: weights_digest(train) for run, train in runs.items()}  # first, as a file may be missing
     data = grid.data.only_read().model_dump(mode="json")
     write_json(folder / "prepare.json", data)
-    for run, train in {**grid.experiments, **grid.ablations}.items():
+    for run, train in runs.items():
+        write_json(folder / run / "weights.json", weights[run])
         write_json(folder / run / "train.json", train.model_dump(mode="json"))
         write_json(folder / run / "predict.json", grid.test.model_dump(mode="json"))
         write_json(folder / run / "evaluate.json", grid.evaluate.model_dump(mode="json"))
@@ -35,11 +41,29 @@ def write_plan(grid: Grid) -> None:
         "profiles": grid.profiles,
         "seeds": grid.seeds,
         "systems": list(grid.experiments),
+        "published": grid.published,
         "pictures": {"num_persons": grid.report.picture_persons, "seed": grid.report.picture_seed},
     }
     write_json(folder / "report.json", report)
     ablations = {"profile": grid.profile, "seeds": grid.seeds, "ablations": [f._asdict() for f in grid.factors]}
     write_json(folder / "ablations.json", ablations)
+
+
+def weights_digest(config: TrainConfig) -> dict[str, str]:
+    """The file or folder that a run's first weights come from, with its digest, so that new content reruns the run.
+
+    Raises:
+        UserError: it is not there.
+    """
+    name = config.weights_file()
+    if name is None:
+        return {}
+    path = Path(name)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    try:
+        return {name: sha256_of(files)}
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror}), wanted a file or folder of weights") from error
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from lightning_fabric import Fabric
 
-from bench.config import TrainConfig
+from bench.config import AugmentParams, TrainConfig
 from bench.data.coco import CocoDict, persons_of, read_coco
 from bench.data.codec import Codec
 from bench.data.dataset import Crop, PoseDataset
@@ -22,7 +22,7 @@ def build(config: TrainConfig, *, pretrained: bool) -> PoseModel:
     sizes = config.architecture.model_dump()
     if not pretrained:
         sizes["init"] = "random"
-    head = config.presence_head.model_dump() if config.presence_head else None
+    head = config.presence_head.model_dump(exclude_none=True) if config.presence_head else None
     try:
         return build_model(
             config.model, input_size=config.input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **sizes
@@ -32,13 +32,15 @@ def build(config: TrainConfig, *, pretrained: bool) -> PoseModel:
 
 
 def build_codec(config: TrainConfig, model: PoseModel) -> Codec:
-    return Codec(config.input_size, model.heatmap_size, config.sigma)
+    return Codec(config.codec, config.input_size, model.heatmap_size, config.sigma)
 
 
-def build_samples(config: TrainConfig, manifest: CocoDict, seed: int, *, augment: bool) -> PoseDataset:
-    """Samples of all persons of a manifest; with random views where `augment`."""
-    crop = Crop(config.input_size, config.bbox_padding)
-    return PoseDataset(persons_of(manifest), crop, config.presence_policy, config.augment if augment else None, seed)
+def build_samples(
+    config: TrainConfig, codec: Codec, manifest: CocoDict, policy: str, augment: AugmentParams | None, seed: int
+) -> PoseDataset:
+    """Samples of all persons of a manifest, labelled by a policy; with random views where they are augmented."""
+    crop = Crop(config.input_size, config.bbox_padding, config.fit, codec.aligned)
+    return PoseDataset(persons_of(manifest), crop, policy, augment, seed)
 
 
 def read_manifest(profile: str, name: str) -> CocoDict:

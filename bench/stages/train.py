@@ -1,50 +1,87 @@
-"""Stage train: one run of one experiment or ablation, from its resolved parameters to the best epoch's weights."""
+"""Stage train: the weights of one run of one experiment or ablation, trained, or taken from a published file."""
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from dvclive.live import Live
+from lightning_fabric import Fabric
 
-from bench.config import TrainConfig
+from bench.config import FitConfig, TrainConfig
+from bench.errors import UserError
 from bench.stages.command import run_command
 from bench.stages.files import RunFiles, TrainingInfo, plan_dir, read_model, write_json, write_text
 from bench.stages.fit_run import device_name, fit_run
-from bench.stages.run_model import build_fabric
-from bench.training.checkpoint import count_parameters, save_checkpoint
+from bench.stages.run_model import build, build_fabric
+from bench.training.checkpoint import save_checkpoint
 from bench.training.loop import Fit
+from models import PoseModel
+from models.cost import count_macs, count_parameters
+from models.weights import WeightsError, load_weights
 
 
 def main(profile: str, run: str, seed: int) -> None:
     """Write checkpoint, training info, live curves and runs/<profile>/curves/<run>-<seed>.csv."""
     config = read_model(plan_dir(profile) / run / "train.json", TrainConfig)
     files = RunFiles(profile, run, seed)
-    fabric = build_fabric(config.train.precision)
+    fabric = build_fabric(config.precision)
     with Live(str(files.live), save_dvc_exp=False, report=None, dvcyaml=None) as live:
-
-        def log(record: dict[str, float]) -> None:
-            for name, value in record.items():
-                live.log_metric(name, value)
-            live.next_step()
-
-        model, result = fit_run(config, profile, seed, fabric, log)
+        if config.fitting is None:
+            source, model, result = take_published(config)
+        else:
+            source = None
+            model, result = fit_and_log(config, config.fitting, profile, seed, fabric, live)
     save_checkpoint(files.checkpoint, result.state)
-    write_curves(files.curves, result)
+    write_curves(files.curves, result.history)
     info = TrainingInfo(
         best_epoch=result.best_epoch,
+        weights_source=source,
         device=device_name(fabric.device),
         num_parameters=count_parameters(model),
         num_presence_parameters=count_parameters(model.presence_head),
+        num_macs=count_macs(lambda: build(config, pretrained=False), config.input_size),
     )
     write_json(files.training, info.model_dump())
 
 
-def write_curves(file: Path, result: Fit) -> None:
-    """One line per epoch."""
+def fit_and_log(
+    config: TrainConfig, fitting: FitConfig, profile: str, seed: int, fabric: Fabric, live: Live
+) -> tuple[PoseModel, Fit]:
+    """Train, with live curves."""
+
+    def log(record: dict[str, float]) -> None:
+        for name, value in record.items():
+            live.log_metric(name, value)
+        live.next_step()  # type: ignore[no-untyped-call]
+
+    return fit_run(config, fitting, profile, seed, fabric, log)
+
+
+def take_published(config: TrainConfig) -> tuple[str, PoseModel, Fit]:
+    """The name of a published file's format, and its weights as those of epoch 0.
+
+    Raises:
+        UserError: the file cannot be read, or its tensors are not exactly the model's.
+    """
+    assert config.weights is not None
+    model = build(config, pretrained=False)
+    try:
+        source = load_weights(model, Path(config.weights))
+    except WeightsError as error:
+        raise UserError(str(error)) from error
+    return source, model, Fit([], 0, model.state_dict())
+
+
+CURVES = ("epoch", "train_loss", "train_heatmap_loss", "train_presence_loss", "calibration_loss", "calibration_AP")
+
+
+def write_curves(file: Path, history: Sequence[dict[str, float]]) -> None:
+    """One line per epoch; none where nothing was trained."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, result.history[0], lineterminator="\n")
+    writer = csv.DictWriter(text, CURVES, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(result.history)
+    writer.writerows(history)
     write_text(file, text.getvalue())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.config import DataParams, TrainConfig, TrainParams
+from bench.config import DataParams, TrainConfig
 from bench.errors import UserError
 from bench.resolve import Grid, load_grid
 from bench.stages.command import run_command
@@ -35,8 +35,9 @@ def main(model: str) -> None:
     if not manifest_file(DATA, "val").exists():
         write_manifests(DATA, drawn_people(small))
     code_sha256 = sha256_of_code()  # of what trains, whatever is edited meanwhile
-    fabric = build_fabric(config.train.precision)
-    trained, result = fit_run(config, DATA, grid.warmstart.seed, fabric, lambda _: None)
+    fabric = build_fabric(config.precision)
+    assert config.fitting is not None
+    trained, result = fit_run(config, config.fitting, DATA, grid.warmstart.seed, fabric, lambda _: None)
     trained.load_state_dict(result.state)
     best = result.history[result.best_epoch - 1]
     record = {
@@ -62,18 +63,22 @@ def drawn_people(grid: Grid) -> DataParams:
 def warmstart_config(grid: Grid, model: str) -> TrainConfig:
     """The training of the experiment of that architecture, with warmstart's own start and length."""
     warmstart = grid.warmstart
-    of_model = next(config for config in grid.experiments.values() if config.model == model)
+    of_model = next(config for config in grid.experiments.values() if config.model == model and config.fitting)
+    assert of_model.fitting is not None
+    fitting = of_model.fitting.model_copy(
+        update={
+            "optim": warmstart.optim,
+            "epochs": getattr(warmstart.epochs, model),
+            "batch_size": warmstart.batch_size,
+        }
+    )
     return of_model.model_copy(
         update={
             "architecture": of_model.architecture.model_copy(update={"init": warmstart.init}),
             "presence_head": None,
-            "optim": warmstart.optim,
-            "train": TrainParams(
-                epochs=getattr(warmstart.epochs, model),
-                batch_size=warmstart.batch_size,
-                precision="32-true",
-                num_workers=warmstart.num_workers,
-            ),
+            "fitting": fitting,
+            "precision": "32-true",
+            "num_workers": warmstart.num_workers,
         }
     )
 

@@ -76,7 +76,8 @@ def make_row(name: str, seed: int = 0, *, head: bool = False, profile: str = "de
             prevalence=[float(x) for x in rng.uniform(0.5, 1, NUM_KEYPOINTS)], sha256="d" * 64,
         ),
         "protocol": Protocol(
-            boxes="ground truth", score_rule="box_keypoint", flip_test=True, codec="UDP Gaussian, sigma 4 input px",
+            boxes="ground truth", score_rule="box_keypoint", flip_test=True, codec="udp, sigma 4 input px",
+            crop="64 x 96, extend, padding 1.25",
             policy="labelled", threshold_rule="max F1 on calibration", checkpoint_rule="highest AP on calibration",
             evaluator="pycocotools 2.0.11", init="warmstart",
         ),
@@ -86,6 +87,8 @@ def make_row(name: str, seed: int = 0, *, head: bool = False, profile: str = "de
         ),
         "num_parameters": 1_234_567,
         "num_presence_parameters": 34_000 if head else 0,
+        "num_macs": 2_345_678_901,
+        "input_size": (64, 96),
         "best_epoch": 3,
         "oks": {metric: estimate(value) for metric, value in oks.items()},
         "presence": presence,
@@ -111,7 +114,7 @@ def make_project(
     ]
     shared = {"profile": "demo", "seeds": list(seeds)}
     pictures = {"num_persons": pictured, "seed": 0}
-    report = {**shared, "profiles": ["demo", "laptop"], "systems": list(systems), "pictures": pictures}
+    report = {**shared, "profiles": ["demo", "laptop"], "systems": list(systems), "published": {}, "pictures": pictures}
     write_json(root / "runs/demo/plan/report.json", report)
     write_json(root / "runs/demo/plan/ablations.json", {**shared, "ablations": entries})
     for name in (*systems, *(entry["name"] for entry in entries)):

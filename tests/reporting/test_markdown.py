@@ -63,7 +63,7 @@ def test_provenance_says_a_shared_fact_once_and_names_who_differs() -> None:
     text = provenance([with_protocol("a", 0), with_protocol("a", 1, codec="other"), with_protocol("b", 0)])
     assert "- training seeds: 0, 1" in text
     assert f"- code sha256: {'c' * 64}" in text
-    assert "a (seed 0), b: UDP Gaussian, sigma 4 input px; a (seed 1): other" in text
+    assert "a (seed 0), b: udp, sigma 4 input px; a (seed 1): other" in text
 
 
 def test_limits_follow_from_the_rows() -> None:

@@ -19,10 +19,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose report was made twice; `first` keeps the files of the first time."""
     root = tmp_path_factory.mktemp("project")
     make_project(root, systems=SYSTEMS, num_persons=3, pictured=1)
+    (root / "reports/architectures").mkdir(parents=True)
+    (root / "reports/architectures/README.md").write_text("the page of another stage")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         main("demo")
-        (root / "reports").rename(root / "first")
+        (root / "reports/demo").rename(root / "first")
         main("demo")
     return root
 
@@ -31,7 +33,7 @@ def test_two_runs_give_the_same_bytes(project: Path) -> None:
     files = sorted(file.relative_to(project / "first") for file in (project / "first").rglob("*") if file.is_file())
     assert len(files) > 10
     for file in files:
-        assert (project / "first" / file).read_bytes() == (project / "reports" / file).read_bytes(), file
+        assert (project / "first" / file).read_bytes() == (project / "reports/demo" / file).read_bytes(), file
 
 
 def test_every_link_leads_to_a_file(project: Path) -> None:

@@ -10,6 +10,7 @@ from bench.reporting.rows import Row, Summary
 from bench.reporting.tables import (
     Column,
     Table,
+    expected_table,
     format_cell,
     keypoint_table,
     overview_table,
@@ -20,7 +21,7 @@ from bench.reporting.tables import (
     to_frame,
     to_markdown,
 )
-from tests.reporting.fake_runs import SYSTEMS, make_row
+from tests.reporting.fake_runs import SYSTEMS, estimate, make_row
 
 AP = percent("AP", "AP")
 TABLES = (overview_table, systems_table, presence_table, keypoint_table)
@@ -118,3 +119,19 @@ def test_full_precision_is_kept_beside() -> None:
     rows = make_rows(0)
     frame = rows_frame(rows).set_index(["run", "source", "keypoint", "metric"])
     assert frame.loc[("hrnet", "oks", "", "AP"), "value"] == rows[2].oks["AP"].value
+
+
+def test_a_published_system_stands_beside_its_row() -> None:
+    """HRNet-W32: 74.4 and 79.8 with detected boxes, 76.5 with the annotated ones (its README, a rerun)."""
+    drawn = make_row("hrnet")
+    oks = drawn.oks | {"AP": estimate(0.75), "AR": estimate(0.79)}
+    photographed = drawn.model_copy(update={"data": drawn.data.model_copy(update={"source": "coco"}), "oks": oks})
+    lines = body(expected_table([photographed], {"hrnet": "hrnet_w32"}))
+    assert [line[2:6] for line in lines] == [
+        ["AP", "detected", "74.4", "ground truth"],
+        ["AR", "detected", "79.8", "ground truth"],
+        ["AP", "annotated", "76.5", "ground truth"],
+    ]
+    assert [line[7] for line in lines] == ["+0.6", "-0.8", "-1.5"]
+    assert {line[1] for line in lines} == {"HRNet-W32"}
+    assert {line[7] for line in body(expected_table([drawn], {"hrnet": "hrnet_w32"}))} == {UNDEFINED}
