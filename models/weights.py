@@ -12,6 +12,7 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -32,6 +33,8 @@ __all__ = [
 
 WARMSTART_DIR = Path(__file__).parent / "warmstart"
 HISTORY = "history"  # the metadata key of a warm start's provenance
+GRID = "grid_shape"  # and of the grid (h, w) of a ViT's patches, else null
+POSITION = "vit.pos_embed"
 FIXED = {"position"}  # of a TransPose: computed from the input's size, never learnt, so in no warm start
 
 
@@ -154,7 +157,7 @@ def warmstart_file(name: str) -> Path:
 
 
 def load_warmstart(backbone: nn.Module, file: Path) -> None:
-    """Put a warm start into a backbone, in the backbone's own precision.
+    """Put a warm start into a backbone, in the backbone's own precision; a ViT may have another input size.
 
     Raises:
         WeightsError: the file is missing or broken, or its tensors are not exactly the backbone's.
@@ -165,6 +168,7 @@ def load_warmstart(backbone: nn.Module, file: Path) -> None:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
+    state = _fit_position(backbone, file, state)
     wanted = _learnt(backbone)
     for what, names in (
         ("missing", wanted.keys() - state.keys()),
@@ -180,6 +184,16 @@ def load_warmstart(backbone: nn.Module, file: Path) -> None:
     backbone.load_state_dict(state, strict=False)  # what is fixed is not in it
 
 
+def _fit_position(backbone: nn.Module, file: Path, state: State) -> State:
+    """The warm start of a ViT with its position embedding on the backbone's grid, interpolated as timm does."""
+    position, wanted = state.get(POSITION), getattr(backbone, "grid_shape", None)
+    found = json.loads(_read_metadata(file).get(GRID, "null"))
+    if position is None or wanted is None or found is None or tuple(found) == wanted:
+        return state
+    resized = resample_abs_pos_embed(position.float(), list(wanted), found, num_prefix_tokens=1)
+    return state | {POSITION: resized}
+
+
 def _learnt(backbone: nn.Module) -> State:
     return {name: value for name, value in backbone.state_dict().items() if name not in FIXED}
 
@@ -187,13 +201,17 @@ def _learnt(backbone: nn.Module) -> State:
 def read_history(file: Path) -> list[dict[str, Any]]:
     """Where a warm start comes from: one record for each training, the first from random weights."""
     try:
-        with safe_open(file, "pt") as content:
-            history: list[dict[str, Any]] = json.loads((content.metadata() or {})[HISTORY])
+        history: list[dict[str, Any]] = json.loads(_read_metadata(file)[HISTORY])
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise WeightsError(
             f"{file}: its history cannot be read ({error}), wanted a warm start of this project"
         ) from error
     return history
+
+
+def _read_metadata(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as content:
+        return content.metadata() or {}
 
 
 def save_warmstart(backbone: nn.Module, file: Path, history: list[dict[str, Any]]) -> None:
@@ -204,5 +222,6 @@ def save_warmstart(backbone: nn.Module, file: Path, history: list[dict[str, Any]
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    save_file(state, partial, {HISTORY: json.dumps(history)})
+    metadata = {HISTORY: json.dumps(history), GRID: json.dumps(getattr(backbone, "grid_shape", None))}
+    save_file(state, partial, metadata)
     partial.replace(file)

@@ -140,6 +140,22 @@ def test_a_warm_start_that_does_not_fit_is_one_line_that_names_it(
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
+def test_a_warm_start_of_a_vit_is_interpolated_to_another_input_size(warmstart_dir: Path) -> None:
+    """A plane stays a plane, and all else stays as it is."""
+    source = build_small("vitpose-classic", input_size=(64, 96)).backbone
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(8.0), indexing="ij")
+    plane = (rows / 12 - columns / 8).flatten()[:, None].expand(-1, 16)
+    with torch.no_grad():
+        source.vit.pos_embed[:, 1:] = plane
+    save_warmstart(source, warmstart_file("vitpose"), [])
+    warm = build_small("vitpose-classic", input_size=(96, 96), init="warmstart").backbone
+    grid = warm.vit.pos_embed[0, 1:, 0].unflatten(0, (12, 12)).detach()
+    torch.testing.assert_close(grid[2:-2, 2:-2].diff(dim=0), torch.full((7, 8), 1 / 12), atol=2e-3, rtol=0)
+    torch.testing.assert_close(grid[2:-2, 3:-3].diff(dim=1), torch.full((8, 5), -1 / 12), atol=5e-3, rtol=0)
+    torch.testing.assert_close(warm.vit.pos_embed[:, :1], source.vit.pos_embed[:, :1], atol=1e-4, rtol=1e-3)
+    assert torch.equal(warm.vit.norm.weight, source.vit.norm.weight)
+
+
 def test_a_warm_start_of_other_sizes_is_refused(warmstart_dir: Path) -> None:
     save_warmstart(build_small("vitpose-classic").backbone, warmstart_file("vitpose"), [])
     with pytest.raises(WeightsError, match=r"of another shape.*the warm start has other sizes than the model"):
