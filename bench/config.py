@@ -1,8 +1,10 @@
 """Typed parameters: what `params.yaml` may hold. Every key is declared here, once; no value has a default."""
 
+import re
+from collections.abc import Callable
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -11,6 +13,17 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Size = Annotated[tuple[Count, Count], Field(strict=False)]  # (w, h); YAML has lists only
 Range = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Field(strict=False)]
+
+
+def _spelt(pattern: str, wanted: str) -> Callable[[str], str]:
+    """A check of text that says in words what it wants."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"found {value!r}, wanted {wanted}")
+        return value
+
+    return check
 
 
 class Params(BaseModel):
@@ -60,8 +73,19 @@ class DataParams(Params):
         return self.model_copy(update={"root" if self.source == "drawn" else "drawn": None})
 
 
-PublishedPath = Annotated[str, Field(pattern="^models/published/.+")]  # there, so that DVC sees when a file changes
-Init = Annotated[str, Field(pattern="^(random|warmstart|timm:.+|models/published/.+)$")]
+# Published files lie in one place, so that DVC sees when they change.
+PublishedPath = Annotated[str, AfterValidator(_spelt("models/published/.+", "null or models/published/<file>"))]
+Init = Annotated[
+    str,
+    AfterValidator(
+        _spelt(
+            "random|warmstart|timm:.+|models/published/.+",
+            "random, warmstart, timm:<tag> or models/published/<file>",
+        )
+    ),
+]
+HRNetName = Annotated[str, AfterValidator(_spelt("hrnet_.+", "an HRNet of timm, as hrnet_w32"))]
+StemName = Annotated[str, AfterValidator(_spelt("resnet.+|hrnet_.+", "a ResNet or an HRNet of timm, as resnet50"))]
 
 
 class ArchitectureParams(Params):
@@ -74,7 +98,7 @@ class ArchitectureParams(Params):
 class AttentionParams(ArchitectureParams):
     """Sizes that every transformer has."""
 
-    embed_dim: Annotated[int, Field(ge=4, multiple_of=4)]  # a sine and a cosine for each of x and y
+    embed_dim: Count
     depth: Count
     num_heads: Count
 
@@ -84,13 +108,31 @@ class AttentionParams(ArchitectureParams):
             raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
         return self
 
+    def num_layers(self) -> int:
+        """Layers of the backbone that can be frozen one by one."""
+        return self.depth
+
 
 class VitPoseParams(AttentionParams):
     patch_size: Count
     patch_padding: Annotated[int, Field(ge=0)]
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     decoder: Literal["classic", "simple", "bilinear16", "bilinear16_relu_first"]
-    decoder_channels: Count
+    decoder_channels: Count | None  # of the classic decoder; null in a resolved plan where it has another
+
+    @model_validator(mode="after")
+    def _padding_makes_no_patches(self) -> Self:
+        if 2 * self.patch_padding >= self.patch_size:
+            raise ValueError(
+                f"patch_padding: found {self.patch_padding}, wanted less than half of patch_size {self.patch_size}"
+            )
+        if self.decoder == "classic" and self.decoder_channels is None:
+            raise ValueError("decoder_channels: found None, wanted a number for the classic decoder")
+        return self
+
+    def only_read(self) -> Self:
+        """The same without the channels of a decoder that has none."""
+        return self if self.decoder == "classic" else self.model_copy(update={"decoder_channels": None})
 
     def input_multiple(self) -> int:
         return self.patch_size
@@ -101,7 +143,14 @@ class VitPoseParams(AttentionParams):
 
 
 class HRNetParams(ArchitectureParams):
-    backbone: Annotated[str, Field(pattern="^hrnet_")]
+    backbone: HRNetName
+
+    def only_read(self) -> Self:
+        return self
+
+    def num_layers(self) -> int:
+        """Stages 2 to 4."""
+        return 3
 
     def input_multiple(self) -> int:
         return 32
@@ -111,7 +160,8 @@ class HRNetParams(ArchitectureParams):
 
 
 class TransPoseParams(AttentionParams):
-    backbone: Annotated[str, Field(pattern="^(resnet|hrnet_)")]  # ResNet: TransPose-R, HRNet: TransPose-H
+    embed_dim: Annotated[int, Field(ge=4, multiple_of=4)]  # a sine and a cosine for each of x and y
+    backbone: StemName  # ResNet: TransPose-R, HRNet: TransPose-H
     feedforward_dim: Count
     dropout: Fraction
     decoder_channels: Count | None  # of R's deconvolution; H has none
@@ -123,8 +173,11 @@ class TransPoseParams(AttentionParams):
             raise ValueError(f"decoder_channels: found {self.decoder_channels}, wanted {wanted} (on {self.backbone})")
         return self
 
+    def only_read(self) -> Self:
+        return self
+
     def input_multiple(self) -> int:
-        return 8 if self.decoder_channels else 32
+        return 8 if self.decoder_channels else 16
 
     def heatmap_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
         return input_size[0] // 4, input_size[1] // 4
@@ -174,8 +227,9 @@ class PresenceHeadParams(Params):
         return self.type in ("mlp", "shared_mlp", "three_class")
 
     def only_read(self) -> Self:
-        """The same without the sizes that the head does not have."""
-        return self if self.reads_heatmaps else self.model_copy(update={"pool": None, "hidden": None})
+        """The same without the sizes that the head does not have, and without a place where nothing is dropped."""
+        sizes = {} if self.reads_heatmaps else {"pool": None, "hidden": None}
+        return self.model_copy(update=sizes if self.dropout else {**sizes, "dropout_at": "hidden"})
 
 
 PolicyName = Literal["labelled", "visible", "true"]
@@ -197,6 +251,13 @@ class AugmentParams(Params):
     shift: Fraction
     shift_probability: Fraction
 
+    def only_read(self) -> Self:
+        """The same without amounts that are never drawn, and without probabilities of nothing."""
+        update = {} if self.rotation and self.rotation_probability else {"rotation": 0.0, "rotation_probability": 0.0}
+        if not (self.shift and self.shift_probability):
+            update |= {"shift": 0.0, "shift_probability": 0.0}
+        return self.model_copy(update=update)
+
 
 class OptimParams(Params):
     lr: Positive
@@ -208,6 +269,13 @@ class OptimParams(Params):
     schedule: Literal["constant", "cosine", "step"]
     final_lr_factor: Fraction
     clip_norm: Positive | None
+
+    def only_read(self) -> Self:
+        """The same without an end of the cosine where there is none, and without rates of a frozen backbone."""
+        update = {} if self.schedule == "cosine" else {"final_lr_factor": 0.0}
+        if self.trainable_layers == 0:
+            update |= {"backbone_lr_factor": 1.0, "layer_decay": 1.0}
+        return self.model_copy(update=update)
 
 
 class TrainParams(Params):
@@ -223,7 +291,7 @@ class BaseParams(Params):
     input_size: Size
     fit: Literal["extend", "letterbox", "stretch"]
     bbox_padding: Annotated[float, Field(ge=1, le=4)]
-    codec: Literal["msra", "dark", "msra_dark", "udp"]
+    codec: Literal["msra", "dark", "mmpose_dark", "udp"]
     sigma: Positive
     model: ModelName
     architectures: Architectures
@@ -253,6 +321,11 @@ class BaseParams(Params):
             )
         heatmap_size = self.architecture.heatmap_size(self.input_size)
         head = self.presence_head
+        if head.type == "three_class" and self.presence_policy != "labelled":
+            raise ValueError(
+                f"presence_policy: found {self.presence_policy!r}, wanted 'labelled' with a three_class head, whose "
+                "classes are COCO's v"
+            )
         if not head.reads_heatmaps:
             return self
         if head.pool is None or head.hidden is None:
@@ -264,13 +337,26 @@ class BaseParams(Params):
             )
         return self
 
+    def misfit(self) -> str | None:
+        """What makes no sense at the sizes of this profile, though it may at those of another."""
+        (map_w, map_h), input_w = self.architecture.heatmap_size(self.input_size), self.input_size[0]
+        if (sigma_heatmap := self.sigma * map_w / input_w) < 1:
+            return (
+                f"sigma {self.sigma:g} is {sigma_heatmap:g} pixels of the {map_w} x {map_h} heatmaps of {self.model}, "
+                "wanted at least one: a target must reach more than its own pixel"
+            )
+        num_layers, trainable = self.architecture.num_layers(), self.optim.trainable_layers
+        if trainable != "all" and trainable > num_layers:
+            return f"optim.trainable_layers: found {trainable}, wanted all or 0 to {num_layers} of {self.model}"
+        return None
+
 
 class TestParams(Params):
     """What prediction depends on."""
 
     __test__ = False  # not a test class, whatever its name says to pytest
     flip_test: bool
-    decoding: Literal["codec", "argmax", "quarter", "dark"]
+    decoding: Literal["codec", "published", "argmax", "quarter", "dark"]
     batch_size: Count
 
 
@@ -346,7 +432,7 @@ class TrainConfig(Params):
         """Drop what the run does not read: other architectures, a head's sizes, with `weights` the whole training."""
         shared = {name: getattr(base, name) for name in cls.model_fields if name in BaseParams.model_fields}
         head = None if base.presence_head.type == "none" else base.presence_head.only_read()
-        architecture = base.architecture
+        architecture = base.architecture.only_read()
         if base.weights is not None:
             architecture = architecture.model_copy(update={"init": "random"})
         return cls.model_validate(
@@ -362,16 +448,15 @@ class TrainConfig(Params):
 
     @staticmethod
     def _fitting(base: BaseParams) -> FitConfig:
-        loss, optim = base.loss, base.optim
+        loss, policy = base.loss, base.presence_policy
         if base.presence_head.type == "none":
             loss = loss.model_copy(update={"presence_weight": 0.0})
-        if optim.schedule != "cosine":
-            optim = optim.model_copy(update={"final_lr_factor": 0.0})
+            policy = policy if loss.absent_heatmaps == "zero" else "labelled"
         return FitConfig(
-            presence_policy=base.presence_policy,
+            presence_policy=policy,
             loss=loss,
-            augment=base.augment,
-            optim=optim,
+            augment=base.augment.only_read(),
+            optim=base.optim.only_read(),
             epochs=base.train.epochs,
             batch_size=base.train.batch_size,
         )

@@ -21,7 +21,7 @@ class PublishedSystem(NamedTuple):
     model: str  # a name of `models.BUILDERS`
     sizes: dict[str, Any]  # arguments of its builder, but for input_size, num_keypoints, presence_head and init
     num_parameters: float  # millions, of the published weights
-    gmacs: float | None  # of one image; None where nothing is stated
+    gflops: float | None  # of one image, as the authors count (`COUNTING`); None where nothing is stated
     detected_boxes: Reached  # of the detector with 56.4 AP on persons, the same for all
     true_boxes: Reached | None  # of the annotations; None where nothing is stated
     source: str
@@ -70,14 +70,14 @@ def vitpose(size: str, decoder: str, num_parameters: float, reached: Reached) ->
 
 
 def hrnet(
-    width: int, num_parameters: float, gmacs: float, reached: Reached, true_boxes: Reached | None = None
+    width: int, num_parameters: float, gflops: float, reached: Reached, true_boxes: Reached | None = None
 ) -> PublishedSystem:
     return PublishedSystem(
         f"HRNet-W{width}",
         "hrnet",
         {"backbone": f"hrnet_w{width}", "normalisation": "imagenet"},
         num_parameters,
-        gmacs,
+        gflops,
         reached,
         true_boxes,
         "leoxiaobin/deep-high-resolution-net.pytorch, README; true boxes: a rerun of the published weights, thread 174",
@@ -85,14 +85,14 @@ def hrnet(
 
 
 def transpose(
-    name: str, sizes: dict[str, Any], num_parameters: float, gmacs: float, reached: Reached, true_boxes: Reached
+    name: str, sizes: dict[str, Any], num_parameters: float, gflops: float, reached: Reached, true_boxes: Reached
 ) -> PublishedSystem:
     return PublishedSystem(
         f"TransPose-{name}",
         "transpose",
         sizes,
         num_parameters,
-        gmacs,
+        gflops,
         reached,
         true_boxes,
         "yangsenius/TransPose, README",

@@ -80,7 +80,7 @@ def load_grid(file: Path, profile: str | None = None) -> Grid:
         raw = _read_yaml(file)
         _check_top_level(raw)
         selected = _choice("profile", raw["profile"] if profile is None else profile, raw["profiles"])
-        grids = {name: _resolve_profile(raw, name, distinct=name == selected) for name in raw["profiles"]}
+        grids = {name: _resolve_profile(raw, name, selected=name == selected) for name in raw["profiles"]}
         return grids[selected]
     except UserError as error:
         raise UserError(f"{file}: {error}") from error.__cause__
@@ -124,44 +124,63 @@ def _check_top_level(raw: Tree) -> None:
             raise UserError(f"ablations.{name}: the name is taken by experiments.{name}, wanted another one")
 
 
-def _resolve_profile(raw: Tree, profile: str, *, distinct: bool) -> Grid:
-    overrides = raw["profiles"][profile]
-    _check_keys(f"profiles.{profile}", overrides, (*PROFILE_SECTIONS, "recipes"))
-    recipes = _mapping(f"profiles.{profile}.recipes", overrides.get("recipes", {}))
-    _check_keys(f"profiles.{profile}.recipes", recipes, MODEL_NAMES)
+class Merge(NamedTuple):
+    """How one profile reads the file."""
 
-    def layers(section: str) -> list[Layer]:
-        path = f"profiles.{profile}.{section}"
-        own = _mapping(path, overrides.get(section, {}))
-        return [Layer(section, _mapping(section, raw[section])), Layer(path, own)]
+    raw: Tree
+    profile: str
+    overrides: Tree
+    recipes: Mapping[str, Tree]
 
-    def build_base(*own: Layer) -> BaseParams:
-        below = layers("base")
+    def layers(self, section: str) -> list[Layer]:
+        """A section and what the profile changes in it."""
+        path = f"profiles.{self.profile}.{section}"
+        own = _mapping(path, self.overrides.get(section, {}))
+        return [Layer(section, _mapping(section, self.raw[section])), Layer(path, own)]
+
+    def build_base(self, *own: Layer) -> BaseParams:
+        """`base` of one run, with the recipe of the model that its layers choose."""
+        below = self.layers("base")
         model = next((layer.values["model"] for layer in reversed([*below, *own]) if "model" in layer.values), None)
-        path = f"profiles.{profile}.recipes.{model}"
-        recipe = Layer(path, _mapping(path, recipes.get(str(model), {})))
+        recipe = Layer(f"profiles.{self.profile}.recipes.{model}", self.recipes.get(str(model), {}))
         return _build(BaseParams, [*below, recipe, *own])
 
-    data = _build(DataParams, layers("data"))
-    evaluate = _build(EvaluateParams, layers("evaluate"))
-    build_base()  # a value that every experiment overrides must be right too
+
+class Change(NamedTuple):
+    """The entry of an ablation: its parent, and what it changes in it."""
+
+    parent: str
+    values: Tree
+
+
+def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
+    overrides = raw["profiles"][profile]
+    _check_keys(f"profiles.{profile}", overrides, (*PROFILE_SECTIONS, "recipes"))
+    merge = Merge(raw, profile, overrides, _recipes(f"profiles.{profile}.recipes", overrides.get("recipes", {})))
+    data = _build(DataParams, merge.layers("data"))
+    evaluate = _build(EvaluateParams, merge.layers("evaluate"))
+    _check_unused(merge)
     systems = {
         name: Layer(f"experiments.{name}", _without("published", own)) for name, own in raw["experiments"].items()
     }
-    experiments = {name: build_base(layer) for name, layer in systems.items()}
-    published = {
-        name: _choice(f"experiments.{name}.published", own["published"], PUBLISHED)
-        for name, own in raw["experiments"].items()
-        if "published" in own
+    experiments = {name: merge.build_base(layer) for name, layer in systems.items()}
+    changes = {
+        name: Change(_parent(name, own, experiments), _without("of", own)) for name, own in raw["ablations"].items()
     }
-    parents = {name: _parent(name, own, experiments) for name, own in raw["ablations"].items()}
-    changes = {name: _without("of", own) for name, own in raw["ablations"].items()}
     ablations = {
-        name: build_base(systems[parent], Layer(f"ablations.{name}", changes[name])) for name, parent in parents.items()
+        name: merge.build_base(systems[change.parent], Layer(f"ablations.{name}", change.values))
+        for name, change in changes.items()
     }
+    if selected:
+        _check_sizes("experiments", experiments)
+        _check_sizes("ablations", ablations)
+        for layer in systems.values():
+            _check_read(merge, layer)
+    if merge.recipes:
+        _check_models_kept(profile, changes)
     factors = tuple(
-        _factor(name, parent, changes[name], ablations[name], experiments[parent], distinct=distinct)
-        for name, parent in parents.items()
+        _factor(name, change, ablations[name], experiments[change.parent], distinct=selected)
+        for name, change in changes.items()
     )
     _check_policies(data, evaluate, profile, {**experiments, **ablations})
     return Grid(
@@ -169,15 +188,69 @@ def _resolve_profile(raw: Tree, profile: str, *, distinct: bool) -> Grid:
         profiles=tuple(raw["profiles"]),
         seeds=tuple(raw["seeds"]),
         data=data,
-        test=_build(TestParams, layers("test")),
+        test=_build(TestParams, merge.layers("test")),
         evaluate=evaluate,
-        report=_build(ReportParams, layers("report")),
+        report=_build(ReportParams, merge.layers("report")),
         experiments={name: TrainConfig.from_base(base) for name, base in experiments.items()},
-        published=published,
+        published={
+            name: _published(f"experiments.{name}.published", own["published"], experiments[name].model)
+            for name, own in raw["experiments"].items()
+            if "published" in own
+        },
         ablations={name: TrainConfig.from_base(base) for name, base in ablations.items()},
         factors=factors,
         warmstart=_warmstart(raw, data),
     )
+
+
+def _check_unused(merge: Merge) -> None:
+    """A value that every experiment overrides must be right too, and so must one of a model that none takes."""
+    merge.build_base()
+    for model in merge.recipes:
+        merge.build_base(Layer(f"profiles.{merge.profile}.recipes.{model}", {"model": model}))
+
+
+def _check_sizes(section: str, runs: Mapping[str, BaseParams]) -> None:
+    for name, run in runs.items():
+        if misfit := run.misfit():
+            raise UserError(f"{section}.{name}: {misfit}")
+
+
+def _check_read(merge: Merge, layer: Layer) -> None:
+    """An experiment's own values must reach its run."""
+    whole = merge.build_base(layer)
+    for key in _leaves(layer.values):
+        try:
+            rest = merge.build_base(Layer(layer.path, _drop(layer.values, key)))
+        except UserError:
+            continue  # others of its values need this one
+        if TrainConfig.from_base(rest) == TrainConfig.from_base(whole) and _get(rest, key) != _get(whole, key):
+            raise UserError(f"{layer.path}.{key}: found {_get(whole, key)!r}, wanted none: the run does not read it")
+
+
+def _check_models_kept(profile: str, changes: Mapping[str, Change]) -> None:
+    for name, change in changes.items():
+        if "model" in change.values:
+            raise UserError(
+                f"ablations.{name}.model: changes the recipe too in profile {profile}, wanted an experiment instead"
+            )
+
+
+def _recipes(path: str, recipes: Any) -> Mapping[str, Tree]:
+    """By model, what the published training of it changes in `base`."""
+    _check_keys(path, _mapping(path, recipes), MODEL_NAMES)
+    for model, recipe in recipes.items():
+        if "model" in _mapping(f"{path}.{model}", recipe):
+            raise UserError(f"{path}.{model}.model: found {recipe['model']!r}, wanted none: a recipe is of its model")
+    return dict(recipes)
+
+
+def _published(path: str, key: Any, model: str) -> str:
+    """A key of `bench.published`, of the same model as the experiment."""
+    system = PUBLISHED[_choice(path, key, PUBLISHED)]
+    if system.model != model:
+        raise UserError(f"{path}: found {key!r}, which is a {system.model}, wanted a {model} as the experiment is")
+    return str(key)
 
 
 def _warmstart(raw: Tree, data: DataParams) -> WarmstartParams:
@@ -194,10 +267,8 @@ def _parent(name: str, entry: Tree, experiments: Mapping[str, BaseParams]) -> st
     return _choice(f"ablations.{name}.of", entry["of"], experiments)
 
 
-def _factor(
-    name: str, parent: str, change: Tree, own: BaseParams, parent_base: BaseParams, *, distinct: bool
-) -> Ablation:
-    leaves = list(_leaves(change))
+def _factor(name: str, change: Change, own: BaseParams, parent_base: BaseParams, *, distinct: bool) -> Ablation:
+    leaves = list(_leaves(change.values))
     if len(leaves) != 1:
         raise UserError(
             f"ablations.{name}: changes {len(leaves)} keys ({', '.join(leaves) or 'none'}), wanted exactly one: "
@@ -205,10 +276,10 @@ def _factor(
         )
     if distinct and TrainConfig.from_base(own) == TrainConfig.from_base(parent_base):
         raise UserError(
-            f"ablations.{name}.{leaves[0]}: changes nothing in {parent}, which has this value already or does not "
-            "read it, wanted a different run"
+            f"ablations.{name}.{leaves[0]}: changes nothing in {change.parent}, which has this value already or does "
+            "not read it, wanted a different run"
         )
-    return Ablation(name, parent, leaves[0], _get(own, leaves[0]), _get(parent_base, leaves[0]))
+    return Ablation(name, change.parent, leaves[0], _get(own, leaves[0]), _get(parent_base, leaves[0]))
 
 
 def _check_policies(data: DataParams, evaluate: EvaluateParams, profile: str, runs: Mapping[str, BaseParams]) -> None:
@@ -296,6 +367,12 @@ def _mapping(path: str, value: Any) -> Tree:
 
 def _without(key: str, entry: Tree) -> Tree:
     return {k: v for k, v in entry.items() if k != key}
+
+
+def _drop(tree: Tree, path: str) -> Tree:
+    """The tree without one leaf."""
+    key, _, rest = path.partition(".")
+    return tree | {key: _drop(tree[key], rest)} if rest else _without(key, tree)
 
 
 def _leaves(tree: Tree, path: str = "") -> Iterable[str]:

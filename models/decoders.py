@@ -32,13 +32,14 @@ def heatmap_conv(in_channels: int, num_keypoints: int, kernel: int = 1) -> nn.Co
 
 class DecoderSizes(NamedTuple):
     in_channels: int  # C
-    channels: int  # of the deconvolutions, where there are any
+    channels: int | None  # of the deconvolutions; None where there are none
     num_keypoints: int  # K
     patch_size: int  # input pixels per feature, which `bilinear16` undoes
 
 
 def classic(sizes: DecoderSizes) -> nn.Module:
     """Two deconvolution blocks and a 1x1 convolution (ViTPose, NeurIPS 2022, section 3.1)."""
+    assert sizes.channels is not None
     blocks = (upsample_block(sizes.in_channels, sizes.channels), upsample_block(sizes.channels, sizes.channels))
     return nn.Sequential(*blocks, heatmap_conv(sizes.channels, sizes.num_keypoints))
 

@@ -144,9 +144,7 @@ def pad_patches(state: State, target: Target) -> State:
     patches, wanted = state.get(PATCHES), target.state.get(PATCHES)
     if patches is None or wanted is None or patches.ndim != 4 or patches.shape[2:] == wanted.shape[2:]:
         return state
-    rows, columns = (
-        found_wanted[1] - found_wanted[0] for found_wanted in zip(patches.shape[2:], wanted.shape[2:], strict=True)
-    )
+    rows, columns = (own - found for found, own in zip(patches.shape[2:], wanted.shape[2:], strict=True))
     if min(rows, columns) < 0:
         return state
     frame = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
@@ -189,10 +187,12 @@ TRANSPOSE_ENCODER = (
 )
 HRNET_PARTS = "conv1|bn1|conv2|bn2|layer1|transition[123]|stage[234]"
 
+OWN = "this project"
+
 SOURCES = (
     # bench.stages.train: the names of a PoseModel
     Source(
-        "this project",
+        OWN,
         architectures=("vitpose", "hrnet", "transpose"),
         marks=(r"backbone\.(vit|stages|stem)\..+",),
         rules=((r"(backbone|decoder|presence_head)\.(.+)", r"\1.\2"),),
@@ -421,13 +421,16 @@ def translate(source: Source, state: State, target: Target) -> State:
     Raises:
         WeightsError: the source cannot fill the target, or tensors are missing, left over, misshapen or not finite.
     """
-    _check_fit(source, target)
+    _check_fit(source, state, target)
     renamed, origin, left_over = _rename(source, state, target)
     for convert in source.convert:
         renamed = convert(renamed, target)
     wanted = _wanted(source, target)
     renamed |= _uncounted(renamed, wanted)
-    _refuse("missing", dict.fromkeys(wanted.keys() - renamed.keys(), ""), len(wanted))
+    missing = dict.fromkeys(wanted.keys() - renamed.keys(), "")
+    if missing and all(name.startswith("presence_head.") for name in missing):
+        raise WeightsError("a model without a presence head, wanted one with it: set presence_head.type to none")
+    _refuse("missing", missing, len(wanted))
     left_over += [origin.get(name, name) for name in renamed.keys() - wanted.keys()]
     _refuse("left over", dict.fromkeys(left_over, ""), len(state))
     shapes = {name: (tuple(renamed[name].shape), tuple(value.shape)) for name, value in wanted.items()}
@@ -442,10 +445,12 @@ def translate(source: Source, state: State, target: Target) -> State:
     return {name: renamed[name] for name in wanted}
 
 
-def _check_fit(source: Source, target: Target) -> None:
+def _check_fit(source: Source, state: State, target: Target) -> None:
     """What no tensor's shape shows but can be known."""
     if target.architecture not in source.architectures:
         raise WeightsError(f"wanted weights of {target.architecture}")
+    if source.name == OWN and not any(name.startswith(f"backbone.{TRUNKS[target.architecture]}.") for name in state):
+        raise WeightsError(f"of another architecture, wanted weights of {target.architecture}")
     if target.whole and not source.whole:
         raise WeightsError("a backbone without a decoder, wanted a whole model")
     num_heads = source.num_heads.get(_width(target) or 0)

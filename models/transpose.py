@@ -136,7 +136,9 @@ def build_decoder(backbone: str, embed_dim: int, decoder_channels: int | None, n
         raise ValueError(f"transpose on {backbone}: found decoder_channels {decoder_channels}, wanted {wanted}")
     if decoder_channels is None:
         return heatmap_conv(embed_dim, num_keypoints)
-    return nn.Sequential(upsample_block(embed_dim, decoder_channels), heatmap_conv(decoder_channels, num_keypoints))
+    upsample = upsample_block(embed_dim, decoder_channels)
+    upsample.get_submodule("0").reset_parameters()  # type: ignore[operator]  # published so: only the last starts near 0
+    return nn.Sequential(upsample, heatmap_conv(decoder_channels, num_keypoints))
 
 
 def build_transpose(

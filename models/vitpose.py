@@ -104,7 +104,7 @@ def build_vitpose(
     num_heads: int,
     drop_path: float,
     decoder: str,
-    decoder_channels: int,
+    decoder_channels: int | None,
     init: str,
 ) -> PoseModel:
     """ViTPose; sizes of ViTPose-B: patch 16, patch_padding 2, embed_dim 768, depth 12, num_heads 12, drop_path 0.3."""

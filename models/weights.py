@@ -33,6 +33,7 @@ __all__ = [
 
 WARMSTART_DIR = Path(__file__).parent / "warmstart"
 HISTORY = "history"  # the metadata key of a warm start's provenance
+SETTINGS = "settings"  # that of a checkpoint's architecture
 GRID = "grid_shape"  # and of the grid (h, w) of a ViT's patches, else null
 POSITION = "vit.pos_embed"
 FIXED = {"position"}  # of a TransPose: computed from the input's size, never learnt, so in no warm start
@@ -78,8 +79,18 @@ def load_weights(model: PoseModel, path: Path) -> str:
     architecture = next(name for name, trunk in trunks if any(key.startswith(f"backbone.{trunk}.") for key in state))
     target = _describe(model.backbone, architecture, state, whole=True, normalisation=_normalisation_of(model))
     source, filled = _translate(str(path), read_tensors(path), target)
+    _check_settings(path, target)
     model.load_state_dict(filled)
     return source
+
+
+def _check_settings(path: Path, target: Target) -> None:
+    """What a checkpoint of this project says of itself, where no tensor shows it."""
+    recorded = json.loads(_read_metadata(path).get(SETTINGS, "{}")) if path.suffix == ".safetensors" else {}
+    for setting in ("normalisation", "num_heads", "patch_padding"):
+        trained_with, found = recorded.get(setting), getattr(target, setting)
+        if trained_with is not None and found not in {None, trained_with}:
+            raise WeightsError(f"{path}: trained with {setting} {trained_with}, found {found}")
 
 
 def _translate(label: str, tensors: State, target: Target) -> tuple[str, State]:
@@ -168,7 +179,7 @@ def load_warmstart(backbone: nn.Module, file: Path) -> None:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{file}: cannot be read as safetensors ({error})") from error
-    state = _fit_position(backbone, file, state)
+    state = _resize_position(backbone, file, state)
     wanted = _learnt(backbone)
     for what, names in (
         ("missing", wanted.keys() - state.keys()),
@@ -181,10 +192,14 @@ def load_warmstart(backbone: nn.Module, file: Path) -> None:
                 "start has other sizes than the model; make it anew with "
                 f"`python -m bench.stages.warmstart {file.stem}`"
             )
+    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise WeightsError(
+            f"{file}: {len(broken)} of {len(state)} tensors are not finite, the first is {min(broken)!r}"
+        )
     backbone.load_state_dict(state, strict=False)  # what is fixed is not in it
 
 
-def _fit_position(backbone: nn.Module, file: Path, state: State) -> State:
+def _resize_position(backbone: nn.Module, file: Path, state: State) -> State:
     """The warm start of a ViT with its position embedding on the backbone's grid, interpolated as timm does."""
     position, wanted = state.get(POSITION), getattr(backbone, "grid_shape", None)
     found = json.loads(_read_metadata(file).get(GRID, "null"))

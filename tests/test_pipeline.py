@@ -44,7 +44,7 @@ SMALL_GRID = {
         "hrnet": {"model": "hrnet"},
     },
     "ablations": {
-        "sigma_3": {"of": "hrnet", "sigma": 3.0},
+        "sigma_6": {"of": "hrnet", "sigma": 6.0},
     },
 }
 
@@ -134,7 +134,7 @@ def test_adding_editing_and_removing_an_ablation(project: Project) -> None:
 
 def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> None:
     project.edit(lambda tree: tree["experiments"]["hrnet"].update(bbox_padding=1.5))
-    wanted = run_stages("hrnet-0") | run_stages("sigma_3-0", kind="_ablation")
+    wanted = run_stages("hrnet-0") | run_stages("sigma_6-0", kind="_ablation")
     assert project.repro() == PAGES | wanted
     project.edit(lambda tree: tree["experiments"]["hrnet"].pop("bbox_padding"))
     assert project.repro() <= PAGES  # the rest comes back from the run cache
@@ -142,7 +142,7 @@ def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> Non
 
 def test_a_new_seed_runs_only_itself(project: Project) -> None:
     project.edit(lambda tree: tree.update(seeds=[0, 1]))
-    wanted = run_stages("vitpose_presence-1", "hrnet-1") | run_stages("sigma_3-1", kind="_ablation")
+    wanted = run_stages("vitpose_presence-1", "hrnet-1") | run_stages("sigma_6-1", kind="_ablation")
     assert project.repro() == PAGES | wanted
     project.edit(lambda tree: tree.update(seeds=[0]))
     assert project.repro() <= PAGES
@@ -150,7 +150,7 @@ def test_a_new_seed_runs_only_itself(project: Project) -> None:
 
 def test_a_threshold_never_retrains(project: Project) -> None:
     project.edit(lambda tree: tree["evaluate"].update(threshold=0.5))
-    wanted = {"evaluate@vitpose_presence-0", "evaluate@hrnet-0", "evaluate_ablation@sigma_3-0"}
+    wanted = {"evaluate@vitpose_presence-0", "evaluate@hrnet-0", "evaluate_ablation@sigma_6-0"}
     assert project.repro() == PAGES | wanted
     project.edit(lambda tree: tree["evaluate"].update(threshold="max_f1"))
     assert project.repro() <= PAGES
@@ -168,7 +168,7 @@ def test_test_time_parameters_never_retrain(project: Project) -> None:
 def test_another_profile_runs_beside_the_first(project: Project) -> None:
     project.edit(lambda tree: tree.update(profile="full"))
     ran = project.repro()
-    assert {"prepare", "train@hrnet-0", "train_ablation@sigma_3-0", "report"} <= ran
+    assert {"prepare", "train@hrnet-0", "train_ablation@sigma_6-0", "report"} <= ran
     assert (project.root / "runs/demo/rows/hrnet-0.json").exists()
     project.edit(lambda tree: tree.update(profile="demo"))
     assert project.repro() <= PAGES | {"architectures"}  # its digest lies in the profile's plan

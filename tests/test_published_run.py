@@ -10,11 +10,14 @@ import torch
 from ruamel.yaml import YAML
 from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
 
+from bench.config import TrainConfig
 from bench.errors import UserError
 from bench.reporting.rows import read_row
 from bench.resolve import load_grid
 from bench.stages import evaluate, predict, prepare, resolve, train
 from bench.stages.files import RunFiles, TrainingInfo, plan_dir, read_model
+from bench.stages.run_model import build
+from bench.training.checkpoint import load_checkpoint
 from tests.test_parameters import SMALL, WARMSTART, deep_update, sections
 
 WEIGHTS = "models/published/tiny"
@@ -63,8 +66,20 @@ def test_a_published_model_is_evaluated_as_it_is(workspace: Path) -> None:
     row = read_row(FILES.row)
     assert row.protocol.init == f"{WEIGHTS} ({info.weights_source})"
     assert row.protocol.checkpoint_rule == "as published"
-    # Peaks of the heatmaps are those of transformers' model on the same crops, mirrored ones averaged in.
-    assert pd.read_parquet(FILES.predictions)["score"].std() > 0
+    assert len(pd.read_parquet(FILES.predictions)) == 17 * (6 + 24)
+
+
+def test_its_heatmaps_are_those_of_the_published_model(workspace: Path) -> None:
+    train.main("p", "tiny", 0)
+    config = read_model(plan_dir("p") / "tiny" / "train.json", TrainConfig)
+    ours = build(config, pretrained=False)
+    load_checkpoint(FILES.checkpoint, ours)
+    image = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.no_grad():
+        found = ours.eval()(image).heatmaps
+        wanted = published_model().eval()(pixel_values=ours.normalise(image)).heatmaps
+    assert wanted.std() > 1e-3
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_no_training_is_planned_for_it(workspace: Path) -> None:

@@ -83,7 +83,10 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (put("base.input_size", [190, 256]), r"input_size \[190, 256\] is not a multiple of 16, as vitpose needs"),
     (put("base.presence_head.pool", 5), "presence_head.pool 5 does not divide the .* heatmaps of vitpose"),
     (put("base.architectures.vitpose.num_heads", 7), "embed_dim .* is not a multiple of num_heads 7"),
-    (put("base.architectures.vitpose.init", "imagenet"), "init: found 'imagenet', wanted|String should match"),
+    (
+        put("base.architectures.vitpose.init", "imagenet"),
+        "base.architectures.vitpose.init: found 'imagenet', wanted random, warmstart, timm:<tag> or",
+    ),
     (put("base.model", "vitpos"), "base.model: found 'vitpos', wanted 'vitpose', 'hrnet' or 'transpose'"),
     (put("data.num_persons.train", "most"), "data.num_persons.train: found 'most', wanted"),
     (put("data.num_persons.val", 0), "data.num_persons.val: found 0, wanted"),
@@ -117,7 +120,10 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (put("base.optim.trainable_layers", "some"), "base.optim.trainable_layers: found 'some', wanted"),
     (put("base.optim.trainable_layers", -1), "base.optim.trainable_layers: found -1, wanted"),
     (put("base.optim.clip_norm", 0), "base.optim.clip_norm: found 0, wanted greater than 0"),
-    (put("base.weights", "vitpose-b.pth"), "base.weights: found 'vitpose-b.pth', wanted|String should match"),
+    (
+        put("base.weights", "vitpose-b.pth"),
+        "base.weights: found 'vitpose-b.pth', wanted null or models/published",
+    ),
     (
         put("experiments.vitpose_presence.presence_head", {"type": "conv", "dropout_at": "pooled"}),
         "presence.presence_head: dropout_at: found 'pooled', wanted features or hidden in a conv head",
@@ -129,6 +135,36 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (
         put("experiments.transpose.architectures", {"transpose": {"backbone": "hrnet_w32"}}),
         r"architectures.transpose: decoder_channels: found 64, wanted null: TransPose-H has no deconvolution",
+    ),
+    (
+        put("base.optim.trainable_layers", 99),
+        r"experiments.\w+: optim.trainable_layers: found 99, wanted all or 0 to \d of \w+",
+    ),
+    (
+        put("base.architectures.vitpose.patch_padding", 8),
+        "vitpose: patch_padding: found 8, wanted less than half of patch_size 8",
+    ),
+    (put("base.architectures.hrnet.backbone", "resnet50"), "hrnet.backbone: found 'resnet50', wanted an HRNet of timm"),
+    (
+        put("experiments.vitpose_presence", {"presence_head": {"type": "three_class"}, "presence_policy": "visible"}),
+        "presence_policy: found 'visible', wanted 'labelled' with a three_class head",
+    ),
+    (
+        put("experiments.hrnet.sigma", 2.0),
+        "hrnet: sigma 2 is 0.5 pixels of the 16 x 24 heatmaps of hrnet, wanted at least",
+    ),
+    (put("profiles.full.recipes.hrnet.model", "vitpose"), "hrnet.model: found 'vitpose', wanted none: a recipe is of"),
+    (
+        put("experiments.hrnet.published", "vitpose_b_classic"),
+        "experiments.hrnet.published: found 'vitpose_b_classic', which is a vitpose, wanted a hrnet",
+    ),
+    (
+        put("experiments.hrnet.architectures", {"vitpose": {"depth": 99}}),
+        "experiments.hrnet.architectures.vitpose.depth: found 99, wanted none: the run does not read it",
+    ),
+    (
+        put("experiments.vitpose_presence.presence_head", {"type": "linear", "pool": 8}),
+        "experiments.vitpose_presence.presence_head.pool: found 8, wanted none: the run does not read it",
     ),
     (put("profiles.full.recipes.vitpoze", {}), "profiles.full.recipes.vitpoze: unknown key .*; nearest: vitpose"),
     (put("profiles.full.recipes.hrnet", 3), "profiles.full.recipes.hrnet: found 3, wanted a mapping"),
@@ -179,14 +215,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_layers_override_each_other(params: Tree, load: Callable[[Tree], Grid]) -> None:
     params["base"]["sigma"] = 1.0
-    params["profiles"]["demo"]["base"]["sigma"] = 2.0
-    params["experiments"]["hrnet"]["sigma"] = 3.0
-    params["ablations"] = {"wide": {"of": "hrnet", "sigma": 4.0}}
+    params["profiles"]["demo"]["base"]["sigma"] = 5.0
+    params["experiments"]["hrnet"]["sigma"] = 6.0
+    params["ablations"] = {"wide": {"of": "hrnet", "sigma": 7.0}}
     grid = load(params)
-    assert grid.experiments["vitpose"].sigma == 2.0
-    assert grid.experiments["hrnet"].sigma == 3.0
-    assert grid.ablations["wide"].sigma == 4.0
-    assert grid.factors[0] == ("wide", "hrnet", "sigma", 4.0, 3.0)
+    assert grid.experiments["vitpose"].sigma == 5.0
+    assert grid.experiments["hrnet"].sigma == 6.0
+    assert grid.ablations["wide"].sigma == 7.0
+    assert grid.factors[0] == ("wide", "hrnet", "sigma", 7.0, 6.0)
 
 
 def test_a_recipe_is_of_its_model_alone(params: Tree, load: Callable[[Tree], Grid]) -> None:
@@ -213,16 +249,17 @@ def test_the_published_recipes(params: Tree, load: Callable[[Tree], Grid]) -> No
         assert fit is not None
         assert (config.input_size, config.sigma, config.bbox_padding) == ((192, 256), 8.0, 1.25)
         assert (fit.augment.flip, fit.augment.half_body, fit.augment.rotation_probability) == (0.5, 0.3, 0.6)
-        assert (fit.augment.shift, fit.loss.heatmap_mean, fit.loss.absent_heatmaps) == (0.0, "all", "mask")
+        assert (fit.loss.heatmap_mean, fit.loss.absent_heatmaps) == ("all", "mask")
         optim = fit.optim
         found[name] = (
             config.codec, optim.lr, optim.weight_decay, optim.layer_decay, optim.schedule, optim.clip_norm,
-            fit.epochs, fit.batch_size, fit.augment.scale, fit.augment.rotation, fit.loss.heatmap_weight,
+            fit.epochs, fit.batch_size, fit.augment.scale, fit.augment.rotation, fit.augment.shift,
+            fit.loss.heatmap_weight,
         )  # fmt: skip
     assert found == {
-        "vitpose": ("udp", 5e-4, 0.1, 0.75, "step", 1.0, 210, 512, 0.5, 40, 1.0),
-        "hrnet": ("msra", 1e-3, 0.0, 1.0, "step", None, 210, 128, 0.35, 45, 0.5),
-        "transpose": ("msra_dark", 1e-4, 0.0, 1.0, "cosine", None, 230, 20, 0.35, 45, 0.5),
+        "vitpose": ("udp", 5e-4, 0.1, 0.75, "step", 1.0, 210, 512, 0.5, 40, 0.16, 1.0),
+        "hrnet": ("msra", 1e-3, 0.0, 1.0, "step", None, 210, 128, 0.35, 45, 0.0, 0.5),
+        "transpose": ("dark", 1e-4, 0.0, 1.0, "cosine", None, 230, 20, 0.35, 45, 0.0, 0.5),
     }
 
 
@@ -263,3 +300,40 @@ def test_sizes_of_other_architectures_are_not_read(params: Tree, load: Callable[
 def test_no_ablations_is_fine(params: Tree, load: Callable[[Tree], Grid]) -> None:
     params["ablations"] = {}
     assert load(params).factors == ()
+
+
+UNREAD = [  # an entry, and the key of it that its run does not read
+    ({"presence_policy": "visible"}, "presence_policy"),
+    ({"augment": {"shift_probability": 0.9}}, "augment.shift_probability"),
+    ({"augment": {"rotation": 0, "rotation_probability": 0.1}}, "augment.rotation_probability"),
+    ({"optim": {"schedule": "step", "final_lr_factor": 0.5}}, "optim.final_lr_factor"),
+    ({"optim": {"trainable_layers": 0, "layer_decay": 0.5}}, "optim.layer_decay"),
+    (
+        {"architectures": {"vitpose": {"decoder": "simple", "decoder_channels": 9}}},
+        "architectures.vitpose.decoder_channels",
+    ),
+    ({"presence_head": {"type": "mlp", "dropout": 0.0, "dropout_at": "pooled"}}, "presence_head.dropout_at"),
+    ({"weights": "models/published/x.pth", "train": {"epochs": 99}}, "train.epochs"),
+]
+
+
+@pytest.mark.parametrize(("entry", "key"), UNREAD)
+def test_what_a_run_does_not_read_is_refused(entry: Tree, key: str, params: Tree, load: Callable[[Tree], Grid]) -> None:
+    params["experiments"]["mine"] = {"model": "vitpose"} | entry
+    with pytest.raises(UserError, match=rf"experiments\.mine\.{re.escape(key)}: found .*: the run does not read it"):
+        load(params)
+
+
+def test_an_entry_that_fits_the_sizes_of_another_profile_is_no_error(
+    params: Tree, load: Callable[[Tree], Grid]
+) -> None:
+    """Sigma 2 is half a pixel of a heatmap at stride 4, and enough where heatmaps are as large as the input."""
+    params["ablations"] = {
+        "sharp": {"of": "vitpose", "sigma": 2.0},
+        "last_8": {"of": "vitpose", "optim": {"trainable_layers": 8}},
+    }
+    assert load(params | {"profile": "paper"}).ablations["sharp"].sigma == 2.0
+    with pytest.raises(
+        UserError, match=r"ablations\.(sharp: sigma 2 is 0\.5 pixels|last_8: optim\.trainable_layers: found 8)"
+    ):
+        load(params)

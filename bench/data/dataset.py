@@ -24,7 +24,7 @@ class Sample(NamedTuple):
 
     image: Tensor  # (3, H, W) uint8 RGB
     keypoints_input: Tensor  # (K, 2) input pixels; meaningless where `visibility` is 0
-    visibility: Tensor  # (K,) int64, COCO's v: 0 not labelled, 1 labelled but hidden, 2 visible
+    visibility: Tensor  # (K,) int64, COCO's v: 0 not labelled or not in what the view shows, 1 hidden, 2 visible
     present: Tensor  # (K,) 1 where present under the label policy
     present_weight: Tensor  # (K,) 1 where that label counts
     matrix: Tensor  # (2, 3) float64, image pixels to input pixels
@@ -73,12 +73,13 @@ class PoseDataset(Dataset[Sample]):
         keypoints_input = warp_points(person.keypoints, matrix)
         label = self.policy(person.labels)
         # A random view may cut labelled keypoints away: the model cannot know them, so they do not count.
-        seen = (visibility == 0) | (inside(keypoints_input, input_size) & in_shown(person.keypoints, view))
+        shown = in_shown(person.keypoints, view)
+        seen = (visibility == 0) | (inside(keypoints_input, input_size) & shown)
         order = flip_order() if view.flip else slice(None)
         return Sample(
             image=torch.from_numpy(image).permute(2, 0, 1).contiguous(),
             keypoints_input=torch.from_numpy(keypoints_input[order]).float(),
-            visibility=torch.tensor(visibility[order]),  # a copy: the person keeps its own
+            visibility=torch.tensor((visibility * shown)[order]),
             present=torch.from_numpy(label.present[order]).float(),
             present_weight=torch.from_numpy((label.present_weight * seen)[order]),
             matrix=torch.from_numpy(matrix),

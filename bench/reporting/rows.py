@@ -194,8 +194,14 @@ class Summary(NamedTuple):
     num_seeds: int
 
 
+def trainings(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows of one experiment, but for the repetitions of a published model: no seed enters that."""
+    return rows[:1] if all(row.best_epoch == 0 for row in rows) else rows
+
+
 def summarise(rows: Sequence[Row], pick: Callable[[Row], Estimate | None]) -> Summary:
     """One number of the rows of one experiment. It is undefined (None) as soon as it is so for one seed."""
+    rows = trainings(rows)
     estimates = [pick(row) for row in rows]
     values = [estimate.value for estimate in estimates if estimate is not None and estimate.value is not None]
     if not values or len(values) < len(rows):

@@ -1,5 +1,6 @@
 """Tables of summaries: a page's Markdown and a CSV that holds the very same digits."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,6 +25,7 @@ from bench.reporting.rows import (
     oks,
     presence,
     summarise,
+    trainings,
 )
 
 Cell = Summary | str | float | int | None
@@ -155,8 +157,8 @@ def expected_table(rows: Sequence[Row], published: Mapping[str, str]) -> Table:
     """What systems with a published counterpart should reach: one line per system and metric.
 
     `published` maps systems to keys of `bench.published`. The published numbers are of COCO val2017 with detected
-    boxes, or with the annotated ones where `boxes` says so; a difference is printed only where this row's people are
-    COCO's.
+    boxes, or with the true ones where `boxes` says so; a difference is printed only where this row's people are COCO's
+    and its model has the published size.
     """
     columns = [
         SYSTEM,
@@ -179,13 +181,14 @@ def expected_table(rows: Sequence[Row], published: Mapping[str, str]) -> Table:
 def _expected(name: str, group: Sequence[Row], key: str) -> Iterator[dict[str, Cell]]:
     """AP and AR under each box protocol that was published."""
     system, first = PUBLISHED[key], group[0]
-    for boxes, reached in (("detected", system.detected_boxes), ("annotated", system.true_boxes)):
-        for metric in ("AP", "AR"):
+    num_parameters = (first.num_parameters - first.num_presence_parameters) / 1e6
+    compares = first.data.source == "coco" and math.isclose(num_parameters, system.num_parameters, rel_tol=0.02)
+    for boxes, reached in (("detected", system.detected_boxes), ("ground truth", system.true_boxes)):
+        for metric in ("AP", "AP50", "AP75", "AR"):
             expected = getattr(reached, metric, None)
             if expected is None:
                 continue
             found = summarise(group, oks(metric))
-            compares = first.data.source == "coco" and found.value is not None
             yield {
                 "system": name,
                 "published": system.title,
@@ -194,7 +197,7 @@ def _expected(name: str, group: Sequence[Row], key: str) -> Iterator[dict[str, C
                 "expected": expected,
                 "found_boxes": first.protocol.boxes,
                 "found": found,
-                "difference": found.value - expected if compares and found.value is not None else None,
+                "difference": None if found.value is None or not compares else found.value - expected,
                 **counts(group),
                 "source": system.source,
             }
@@ -284,7 +287,7 @@ def keypoint_table(rows: Sequence[Row], people: str) -> Table:
 
 def counts(group: Sequence[Row]) -> dict[str, Cell]:
     """Seeds and persons behind a line."""
-    return {"seeds": len(group), "persons": group[0].data.num_persons}
+    return {"seeds": len(trainings(group)), "persons": group[0].data.num_persons}
 
 
 def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:

@@ -22,8 +22,7 @@ def main() -> None:
     table = architectures_table()
     markdown.fresh_folder(FOLDER)
     tables.write_csv(table, FOLDER)
-    notes = {name: note for name, note in COUNTING.items() if any(s.model == name for s in PUBLISHED.values())}
-    page = markdown.render(PAGE, table=tables.to_markdown(table), notes=notes, num_keypoints=NUM_KEYPOINTS)
+    page = markdown.render(PAGE, table=tables.to_markdown(table), notes=COUNTING, num_keypoints=NUM_KEYPOINTS)
     write_text(FOLDER / "README.md", page)
 
 
@@ -39,28 +38,29 @@ def architectures_table() -> Table:
         Column("published_macs", "published FLOPs (G)"),
         Column("AP", "published AP, detected boxes", "↑", "%", 100.0, 1),
         Column("AR", "published AR, detected boxes", "↑", "%", 100.0, 1),
-        Column("true_AP", "published AP, annotated boxes", "↑", "%", 100.0, 1),
+        Column("true_AP", "published AP, true boxes", "↑", "%", 100.0, 1),
         Column("source", "source of the published values"),
     ]
     return Table("architectures", "Published architectures", columns, [record(s) for s in PUBLISHED.values()])
 
 
+def build_published(system: PublishedSystem) -> PoseModel:
+    """The model of a published system with random weights."""
+    return build_model(
+        system.model,
+        input_size=system.input_size,
+        num_keypoints=NUM_KEYPOINTS,
+        presence_head=None,
+        init="random",
+        **system.sizes,
+    )
+
+
 def record(system: PublishedSystem) -> dict[str, Cell]:
     """Counted and published, side by side."""
-
-    def build() -> PoseModel:
-        return build_model(
-            system.model,
-            input_size=system.input_size,
-            num_keypoints=NUM_KEYPOINTS,
-            presence_head=None,
-            init="random",
-            **system.sizes,
-        )
-
     with torch.device("meta"):  # without memory behind it
-        num_parameters = count_parameters(build())
-    num_macs = count_macs(build, system.input_size)
+        num_parameters = count_parameters(build_published(system))
+    num_macs = count_macs(lambda: build_published(system), system.input_size)
     return {
         "system": system.title,
         "input_size": "{} x {}".format(*system.input_size),
@@ -68,7 +68,7 @@ def record(system: PublishedSystem) -> dict[str, Cell]:
         "published_parameters": str(system.num_parameters),  # the digits that were stated
         "macs": num_macs,
         "binary_macs": num_macs,
-        "published_macs": UNDEFINED if system.gmacs is None else str(system.gmacs),
+        "published_macs": UNDEFINED if system.gflops is None else str(system.gflops),
         "AP": system.detected_boxes.AP,
         "AR": system.detected_boxes.AR,
         "true_AP": system.true_boxes.AP if system.true_boxes else None,
@@ -97,7 +97,7 @@ As CSV: [architectures.csv](architectures.csv).
   - {{ model }}: {{ note }}.
 {% endfor %}
 - **AP** and **AR** are on COCO val2017 with mirrored averaging, with the boxes of the detector of 56.4 AP that all
-  authors use, or with the annotated ones. An en dash stands where nothing is stated.
+  authors use, or with the true ones, those annotated. An en dash stands where nothing is stated.
 """
 
 if __name__ == "__main__":

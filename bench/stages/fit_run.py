@@ -1,13 +1,11 @@
 """What stages train and warmstart share: one seeded training on a profile's manifests."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 
 from bench.config import FitConfig, TrainConfig
-from bench.errors import UserError
 from bench.stages.run_model import build, build_codec, build_samples, read_manifest
 from bench.training.loop import Fit, Length, Objective, fit
 from models import PoseModel
@@ -25,7 +23,7 @@ def fit_run(
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=fabric.device.type == "cuda")
     model = build(config, pretrained=True)
-    freeze(model, fitting.optim.trainable_layers)
+    model.freeze(fitting.optim.trainable_layers)
     codec, policy = build_codec(config, model), fitting.presence_policy
     calibration = read_manifest(profile, "calibration")
     train_set = build_samples(config, codec, read_manifest(profile, "train"), policy, fitting.augment, seed)
@@ -38,16 +36,6 @@ def fit_run(
         print("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
 
     return model, fit(model, fabric, train_set, calibration_set, calibration, objective, log_and_print)
-
-
-def freeze(model: PoseModel, trainable_layers: int | Literal["all"]) -> None:
-    """Raises:
-    UserError: the backbone has fewer layers.
-    """
-    try:
-        model.freeze(trainable_layers)
-    except ValueError as error:
-        raise UserError(f"base.optim.trainable_layers: {error}") from error
 
 
 def device_name(device: torch.device) -> str:

@@ -130,7 +130,8 @@ cost: [architectures](../../architectures/README.md).
 ### Beside the published results
 
 The published numbers were taken on all of COCO val2017, with the boxes that the table names; a difference is left out
-where the people here are not COCO's, and means little on a part of them, under other boxes or another training.
+where the people here are not COCO's or the model has another size, and means little on a part of COCO's people, under
+other boxes or after another training.
 
 {{ tables.expected }}
 

@@ -63,7 +63,10 @@ def weights_digest(config: TrainConfig) -> dict[str, str]:
     try:
         return {name: sha256_of(files)}
     except OSError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror}), wanted a file or folder of weights") from error
+        wanted = "a file or folder of weights"
+        if config.architecture.init == "warmstart":
+            wanted = f"a warm start: make it with `python -m bench.stages.warmstart {config.model}`"
+        raise UserError(f"{name}: cannot be read ({error.strerror}), wanted {wanted}") from error
 
 
 if __name__ == "__main__":

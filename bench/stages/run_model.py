@@ -10,14 +10,13 @@ from bench.data.keypoints import NUM_KEYPOINTS
 from bench.errors import UserError
 from bench.stages.files import manifest_file
 from models import PoseModel, build_model
-from models.weights import WeightsError
 
 
 def build(config: TrainConfig, *, pretrained: bool) -> PoseModel:
     """The model of a run; weights of its `init` only where they are trained from, not where a checkpoint follows.
 
     Raises:
-        UserError: the weights of `init` cannot be had or do not fit.
+        UserError: the sizes do not fit each other, or the weights of `init` cannot be had or do not fit.
     """
     sizes = config.architecture.model_dump()
     if not pretrained:
@@ -27,7 +26,7 @@ def build(config: TrainConfig, *, pretrained: bool) -> PoseModel:
         return build_model(
             config.model, input_size=config.input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **sizes
         )
-    except WeightsError as error:
+    except ValueError as error:  # weights too
         raise UserError(str(error)) from error
 
 

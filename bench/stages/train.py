@@ -32,7 +32,7 @@ def main(profile: str, run: str, seed: int) -> None:
         else:
             source = None
             model, result = fit_and_log(config, config.fitting, profile, seed, fabric, live)
-    save_checkpoint(files.checkpoint, result.state)
+    save_checkpoint(files.checkpoint, result.state, config.architecture.model_dump())
     write_curves(files.curves, result.history)
     info = TrainingInfo(
         best_epoch=result.best_epoch,

@@ -63,8 +63,10 @@ def drawn_people(grid: Grid) -> DataParams:
 def warmstart_config(grid: Grid, model: str) -> TrainConfig:
     """The training of the experiment of that architecture, with warmstart's own start and length."""
     warmstart = grid.warmstart
-    of_model = next(config for config in grid.experiments.values() if config.model == model and config.fitting)
-    assert of_model.fitting is not None
+    trained = (config for config in grid.experiments.values() if config.model == model and config.fitting)
+    of_model = next(trained, None)
+    if of_model is None or of_model.fitting is None:
+        raise UserError(f"experiments: found none that trains {model}, wanted one whose sizes the warm start takes")
     fitting = of_model.fitting.model_copy(
         update={
             "optim": warmstart.optim,

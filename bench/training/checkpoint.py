@@ -1,19 +1,24 @@
 """Checkpoints: the weights of a whole model as safetensors."""
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import UserError
+from models.weights import SETTINGS
 
 
-def save_checkpoint(file: Path, state: dict[str, Tensor]) -> None:
-    """Write weights whole or not at all."""
+def save_checkpoint(file: Path, state: dict[str, Tensor], settings: Mapping[str, Any]) -> None:
+    """Write weights whole or not at all, with the settings of their model that no tensor shows."""
     partial = file.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in state.items()}, partial)
+    metadata = {SETTINGS: json.dumps(settings, sort_keys=True)}
+    save_file({name: value.contiguous() for name, value in state.items()}, partial, metadata)
     os.replace(partial, file)
 
 

@@ -247,11 +247,14 @@ def test_what_a_letterbox_does_not_show_is_not_asked_for(persons: list[Person]) 
     keypoints[3] = 70, 85  # five pixels below the padded box, which ends at 85 - 5
     keypoints[16] = 70, 85  # not labelled
     person = persons[0]._replace(bbox=np.array([30.0, 40.0, 80.0, 32.0]), keypoints=keypoints)
-    weight = {
-        fit: make_samples([person], crop=CROP._replace(fit=fit))[0, 0].present_weight for fit in ("extend", "letterbox")
-    }
+    samples = {fit: make_samples([person], crop=CROP._replace(fit=fit))[0, 0] for fit in ("extend", "letterbox")}
+    weight = {fit: sample.present_weight for fit, sample in samples.items()}
     assert (weight["extend"][3], weight["letterbox"][3]) == (1, 0)
     assert (weight["extend"][16], weight["letterbox"][16]) == (1, 1)
+    assert samples["extend"].visibility[3] > 0
+    assert samples["letterbox"].visibility[3] == 0  # nor is there a heatmap to learn
+    assert (samples["letterbox"].visibility <= samples["extend"].visibility).all()
+    assert samples["letterbox"].visibility.any()
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 
 from bench.config import HRNetParams, TransPoseParams, VitPoseParams
-from bench.published import PublishedSystem
 from models import PoseModel, build_model
 
 INPUT_SIZE = (64, 96)  # (w, h)
@@ -70,16 +69,4 @@ def build_small(
     torch.manual_seed(seed)
     return build_model(
         model, input_size=input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **(sizes | changes)
-    )
-
-
-def build_published(system: PublishedSystem) -> PoseModel:
-    """A published system without its weights; under `torch.device("meta")` without memory behind it."""
-    return build_model(
-        system.model,
-        input_size=system.input_size,
-        num_keypoints=NUM_KEYPOINTS,
-        presence_head=None,
-        init="random",
-        **system.sizes,
     )

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from bench.published import PUBLISHED
+from bench.stages.architectures import build_published
 from models import build_model
 from models.cost import count_macs, count_parameters
-from tests.models.small import HEAD, HRNET, VITPOSE, build_published
+from tests.models.small import HEAD, HRNET, VITPOSE
 
 
 def test_parameters_are_counted_whether_trained_or_not() -> None:

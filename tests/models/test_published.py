@@ -9,9 +9,10 @@ from torch import nn
 from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
 
 from bench.published import COUNTING, PUBLISHED, Reached
+from bench.stages.architectures import build_published
 from models import PoseModel
 from models.cost import count_macs, count_parameters
-from tests.models.small import PARAMS, build_published
+from tests.models.small import PARAMS
 
 of_model = {name: [key for key, system in PUBLISHED.items() if system.model == name] for name in PARAMS}
 
@@ -64,7 +65,7 @@ def test_transpose_r_a4_by_hand() -> None:
 
 @pytest.mark.parametrize("key", of_model["hrnet"])
 def test_hrnets_published_operations_are_ours_in_units_of_two_to_the_thirty(key: str) -> None:
-    assert round(count_ours(key) / 2**30, 1) == PUBLISHED[key].gmacs
+    assert round(count_ours(key) / 2**30, 1) == PUBLISHED[key].gflops
 
 
 def count_as_transpose_did(model: PoseModel, input_size: tuple[int, int]) -> int:
@@ -100,9 +101,9 @@ def count_as_transpose_did(model: PoseModel, input_size: tuple[int, int]) -> int
 @pytest.mark.parametrize("key", of_model["transpose"])
 def test_transposes_published_operations_are_ours_as_their_authors_counted(key: str) -> None:
     system = PUBLISHED[key]
-    assert system.gmacs is not None
+    assert system.gflops is not None
     theirs = count_as_transpose_did(build_empty(key), system.input_size) / 1e9
-    assert theirs == pytest.approx(system.gmacs, abs=0.1)
+    assert theirs == pytest.approx(system.gflops, abs=0.1)
     ours = count_ours(key) / 1e9
     deconvolution = 3 * 768 * 16 * 256 * 256 / 1e9 if "_r_" in key else 0.0
     assert ours + deconvolution < theirs < ours + deconvolution + 0.5
@@ -115,7 +116,7 @@ def test_records_are_complete_and_plausible(key: str) -> None:
         system.input_size
     ) == (48, 64)  # fmt: skip
     assert build_empty(key).heatmap_size == (48, 64)
-    assert (system.gmacs is None) == (system.model not in COUNTING)
+    assert (system.gflops is None) == (system.model not in COUNTING)
     for reached in (system.detected_boxes, system.true_boxes or Reached(0.8)):
         assert 0.7 < reached.AP < 0.85
         assert reached.AP75 is None or reached.AP < reached.AP75 < (reached.AP50 or 0)

@@ -125,13 +125,30 @@ def test_a_published_system_stands_beside_its_row() -> None:
     """HRNet-W32: 74.4 and 79.8 with detected boxes, 76.5 with the annotated ones (its README, a rerun)."""
     drawn = make_row("hrnet")
     oks = drawn.oks | {"AP": estimate(0.75), "AR": estimate(0.79)}
-    photographed = drawn.model_copy(update={"data": drawn.data.model_copy(update={"source": "coco"}), "oks": oks})
+    photographed = drawn.model_copy(
+        update={
+            "data": drawn.data.model_copy(update={"source": "coco"}),
+            "oks": oks | {"AP50": estimate(0.9), "AP75": estimate(0.82)},
+            "num_parameters": 28_536_000,
+        }
+    )
     lines = body(expected_table([photographed], {"hrnet": "hrnet_w32"}))
     assert [line[2:6] for line in lines] == [
         ["AP", "detected", "74.4", "ground truth"],
+        ["AP50", "detected", "90.5", "ground truth"],
+        ["AP75", "detected", "81.9", "ground truth"],
         ["AR", "detected", "79.8", "ground truth"],
-        ["AP", "annotated", "76.5", "ground truth"],
+        ["AP", "ground truth", "76.5", "ground truth"],
     ]
-    assert [line[7] for line in lines] == ["+0.6", "-0.8", "-1.5"]
+    assert [line[7] for line in lines] == ["+0.6", "-0.5", "+0.1", "-0.8", "-1.5"]
     assert {line[1] for line in lines} == {"HRNet-W32"}
-    assert {line[7] for line in body(expected_table([drawn], {"hrnet": "hrnet_w32"}))} == {UNDEFINED}
+    smaller = photographed.model_copy(update={"num_parameters": 1_500_000})
+    for row in (drawn, smaller):
+        assert {line[7] for line in body(expected_table([row], {"hrnet": "hrnet_w32"}))} == {UNDEFINED}
+
+
+def test_a_published_model_counts_once_whatever_the_seeds() -> None:
+    rows = [make_row("ready", seed, best_epoch=0) for seed in (0, 1)]
+    line = body(systems_table(rows, "drawn people"))[0]
+    assert re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", line[1])
+    assert line[8] == "1"

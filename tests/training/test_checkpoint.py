@@ -24,7 +24,7 @@ def image() -> Tensor:
 def test_a_loaded_model_says_the_same_bit_for_bit(tmp_path: Path) -> None:
     file, source, target = tmp_path / "model.safetensors", make_model(seed=0).eval(), make_model(seed=1).eval()
     assert not torch.equal(source(image()).heatmaps, target(image()).heatmaps)
-    save_checkpoint(file, source.state_dict())
+    save_checkpoint(file, source.state_dict(), {})
     load_checkpoint(file, target)
     for found, wanted in zip(target(image())[:2], source(image())[:2], strict=True):
         assert torch.equal(found, wanted)
@@ -33,18 +33,18 @@ def test_a_loaded_model_says_the_same_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     file, model = tmp_path / "model.safetensors", make_model()
-    save_checkpoint(file, model.state_dict())
+    save_checkpoint(file, model.state_dict(), {})
     before = file.read_bytes()
     shared = torch.ones(3)
     with pytest.raises(RuntimeError, match="share memory"):
-        save_checkpoint(file, {"a": shared, "b": shared})
+        save_checkpoint(file, {"a": shared, "b": shared}, {})
     assert file.read_bytes() == before
 
 
 def test_views_are_written_as_they_are(tmp_path: Path) -> None:
     """Weights may be transposed views, which the format cannot hold."""
     file, model = tmp_path / "model.safetensors", torch.nn.Linear(3, 2)
-    save_checkpoint(file, {"weight": torch.arange(6.0).reshape(3, 2).T, "bias": torch.zeros(2)})
+    save_checkpoint(file, {"weight": torch.arange(6.0).reshape(3, 2).T, "bias": torch.zeros(2)}, {})
     load_checkpoint(file, model)
     assert model.weight.tolist() == [[0, 2, 4], [1, 3, 5]]
 
