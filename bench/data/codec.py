@@ -1,13 +1,16 @@
 """Keypoints to heatmaps and back: the published codecs, as pure functions on any device.
 
-    name        target                                    decoding   geometry
-    msra        Gaussian around the nearest pixel         quarter    HRNet's   (Xiao et al. 2018; Sun et al. 2019)
-    dark        Gaussian around the true place            dark       HRNet's   (Zhang et al., CVPR 2020)
-    msra_dark   as msra                                   dark       HRNet's   (TransPose: Yang et al., ICCV 2021)
-    udp         Gaussian around the true place, cut off   dark       aligned   (Huang et al., CVPR 2020; ViTPose)
+    name          target                                    decoding   geometry
+    msra          Gaussian around the nearest pixel         quarter    HRNet's   (Xiao et al. 2018; Sun et al. 2019)
+    dark          Gaussian around the true place            dark       aligned   (Zhang et al., CVPR 2020; TransPose)
+    mmpose_dark   as dark                                   dark       HRNet's   (mmpose's DARK)
+    udp           Gaussian around the true place, cut off   dark       aligned   (Huang et al., CVPR 2020; ViTPose)
 
 In the aligned geometry input and heatmap share their corner pixel centres; in HRNet's only the centre of pixel 0, and a
-mirrored heatmap is off by a fraction of a pixel, which the flip test makes up for by a shift of one.
+mirrored heatmap is off by 1 - 1 / stride of a pixel, which the flip test makes up for by a shift of one.
+
+A codec's own decoding ("codec") is right at the borders of a heatmap too; "published" refines as its authors' code,
+which differs within the blur's reach of a border: take it to compare with published numbers.
 Letters: B batch, K keypoints, h w heatmap height and width.
 """
 
@@ -35,8 +38,8 @@ class Form(NamedTuple):
 
 CODECS = {
     "msra": Form(rounded=True, cut=True, decoding="quarter", aligned=False),
-    "dark": Form(rounded=False, cut=False, decoding="dark", aligned=False),
-    "msra_dark": Form(rounded=True, cut=True, decoding="dark", aligned=False),
+    "dark": Form(rounded=False, cut=False, decoding="dark", aligned=True),
+    "mmpose_dark": Form(rounded=False, cut=False, decoding="dark", aligned=False),
     "udp": Form(rounded=False, cut=True, decoding="dark", aligned=True),
 }
 
@@ -56,8 +59,8 @@ class Codec(NamedTuple):
 
     @property
     def shift(self) -> bool:
-        """Whether the flip test moves mirrored heatmaps by one pixel."""
-        return not self.aligned
+        """Whether the flip test moves mirrored heatmaps by one pixel: not where they are off by half of one or less."""
+        return not self.aligned and self.stride[0] > 2
 
     @property
     def stride(self) -> tuple[float, float]:
@@ -109,8 +112,11 @@ class Decoded(NamedTuple):
 
 
 def decode(heatmaps: Tensor, codec: Codec, decoding: str) -> Decoded:
-    """Keypoints of heatmaps (B, K, h, w), by one of `DECODINGS` or by the "codec"'s own."""
-    refine = DECODINGS[CODECS[codec.name].decoding if decoding == "codec" else decoding]
+    """Keypoints of heatmaps (B, K, h, w), by one of `DECODINGS`, by the "codec"'s own, or as "published" with it."""
+    if decoding == "published":
+        refine = PUBLISHED_STEPS[codec.name]
+    else:
+        refine = DECODINGS[CODECS[codec.name].decoding if decoding == "codec" else decoding]
     score, place = heatmaps.flatten(2).max(-1)
     width = heatmaps.shape[-1]
     peak = torch.stack([place % width, place // width], dim=-1)  # (B, K, 2); the first of equals
@@ -138,11 +144,11 @@ def quarter_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:  # noq
 def dark_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     """One Newton step on the log of the heatmap, blurred with the target's sigma (DARK, section 3.2).
 
-    Where the blur sees all around the peak (six pixels at sigma 2) this is the published step. Nearer to a border the
-    published blur takes zeros beyond it and pulls the peak inwards by up to a pixel; the two outermost pixels are left
-    unrefined for that. Here, what a target centred on the peak loses in such a blur is added back, in a second round
-    for a target where the first one led. Two more differences: a step is taken only where the log is concave, and
-    reaches no further than sigma (at least a pixel).
+    Where the blur sees all around the peak (six pixels at sigma 2) this is the published step. Nearer to a border
+    DARK's blur takes zeros beyond it and pulls the peak inwards by up to a pixel, for which it leaves the two outermost
+    pixels unrefined; ViTPose's blur mirrors the heatmap and refines every pixel. Here, what a target centred on the
+    peak loses in a blur with zeros is added back, in a second round for a target where the first one led. Two more
+    differences: a step is taken only where the log is concave, and reaches no further than sigma (at least a pixel).
     """
     kernel = _gaussian(sigma).to(heatmaps)
     radius = len(kernel) // 2 + 1
@@ -159,6 +165,53 @@ def dark_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     return step
 
 
+def taylor_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
+    """DARK's own step, as in its code, TransPose's and mmpose's: zeros beyond the border, second differences over two
+    pixels, none for the two outermost pixels, no limit."""
+    blurred = _blur(heatmaps, sigma, "constant")
+    scale = heatmaps.amax((-2, -1), keepdim=True) / blurred.amax((-2, -1), keepdim=True)
+    around, _ = _surroundings((blurred * scale).clamp_min(LOG_FLOOR).log(), peak, 2)  # (B, K, 5, 5)
+    here, row, column = around[..., 2, 2], around[..., 2, :], around[..., :, 2]
+    gradient = torch.stack([row[..., 3] - row[..., 1], column[..., 3] - column[..., 1]], dim=-1) / 2
+    curve_x = (row[..., 4] - 2 * here + row[..., 0]) / 4
+    curve_y = (column[..., 4] - 2 * here + column[..., 0]) / 4
+    cross = (around[..., 3, 3] - around[..., 1, 3] - around[..., 3, 1] + around[..., 1, 1]) / 4
+    last = peak.new_tensor([heatmaps.shape[-1] - 2, heatmaps.shape[-2] - 2])
+    inner = ((peak > 1) & (peak < last)).all(-1, keepdim=True)
+    return _solve(gradient, curve_x, curve_y, cross) * inner
+
+
+def mirrored_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
+    """The step of ViTPose's and mmpose's UDP code: mirrored borders, log between 0.001 and 50, edges repeated for the
+    differences, a cross difference of one diagonal, no limit."""
+    logs = _blur(heatmaps, sigma, "reflect").clamp(0.001, 50).log()
+    around, _ = _surroundings(functional.pad(logs, (1, 1, 1, 1), mode="replicate"), peak + 1, 1)
+    above, here, below = (around[..., row, 1] for row in range(3))
+    left, right = around[..., 1, 0], around[..., 1, 2]
+    gradient = torch.stack([right - left, below - above], dim=-1) / 2
+    cross = (around[..., 2, 2] - right - below + 2 * here - left - above + around[..., 0, 0]) / 2
+    eps = torch.finfo(torch.float32).eps
+    return _solve(gradient, right - 2 * here + left + eps, below - 2 * here + above + eps, cross)
+
+
+def _solve(gradient: Tensor, curve_x: Tensor, curve_y: Tensor, cross: Tensor) -> Tensor:
+    """Newton's step (..., 2) from a gradient and the three second derivatives; 0 where they are singular."""
+    determinant = curve_x * curve_y - cross**2
+    singular = determinant == 0
+    gradient_x, gradient_y = gradient.unbind(-1)
+    step = torch.stack([cross * gradient_y - curve_y * gradient_x, cross * gradient_x - curve_x * gradient_y], dim=-1)
+    return torch.where(singular[..., None], 0.0, step / torch.where(singular, 1.0, determinant)[..., None])
+
+
+def _blur(heatmaps: Tensor, sigma: float, border: str) -> Tensor:
+    """The whole heatmaps (B, K, h, w) under `_gaussian`."""
+    kernel = _gaussian(sigma).to(heatmaps)
+    reach = len(kernel) // 2
+    padded = functional.pad(heatmaps, (reach, reach, reach, reach), mode=border).flatten(0, 1)[:, None]
+    blurred = functional.conv2d(functional.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])
+    return blurred.reshape(heatmaps.shape)
+
+
 def _newton(logs: Tensor) -> Tensor:
     """The step (..., 2) to the top of the quadratic through values (..., 3, 3); 0 where it is not concave."""
     above, here, below = (logs[..., row, 1] for row in range(3))
@@ -166,12 +219,9 @@ def _newton(logs: Tensor) -> Tensor:
     gradient_x, gradient_y = (right - left) / 2, (below - above) / 2
     curve_x, curve_y = right - 2 * here + left, below - 2 * here + above
     cross = (logs[..., 2, 2] - logs[..., 0, 2] - logs[..., 2, 0] + logs[..., 0, 0]) / 4
-    determinant = curve_x * curve_y - cross**2
-    concave = (determinant > 1e-9) & (curve_x < 0)
-    safe = torch.where(concave, determinant, torch.ones_like(determinant))
-    step_x = (cross * gradient_y - curve_y * gradient_x) / safe
-    step_y = (cross * gradient_x - curve_x * gradient_y) / safe
-    return torch.stack([step_x, step_y], dim=-1) * concave[..., None]
+    concave = (curve_x * curve_y - cross**2 > 1e-9) & (curve_x < 0)
+    step = _solve(torch.stack([gradient_x, gradient_y], dim=-1), curve_x, curve_y, cross)
+    return torch.where(concave[..., None], step, 0.0)
 
 
 def _surroundings(heatmaps: Tensor, peak: Tensor, radius: int) -> tuple[Tensor, Tensor]:
@@ -201,3 +251,11 @@ DECODINGS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 """By name: heatmaps (B, K, h, w), their highest pixels (B, K, 2) and the target's sigma in heatmap pixels give a step
 (B, K, 2) in heatmap pixels."""
+
+PUBLISHED_STEPS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "msra": quarter_step,
+    "dark": taylor_step,
+    "mmpose_dark": taylor_step,
+    "udp": mirrored_step,
+}
+"""By codec: the refinement in its authors' code."""

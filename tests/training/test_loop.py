@@ -200,7 +200,7 @@ def test_what_is_frozen_stays_and_the_rest_is_trained(trainable_layers: Any, dra
         assert trainable_layers != 0 or not training
 
 
-@pytest.mark.parametrize("codec", ["msra", "dark", "msra_dark", "udp"])
+@pytest.mark.parametrize("codec", ["msra", "dark", "mmpose_dark", "udp"])
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_and_codec_learns(head: str, codec: str, drawn: CocoDict) -> None:
     persons = persons_of(drawn)
