@@ -150,8 +150,8 @@ def dark_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     peak loses in a blur with zeros is added back, in a second round for a target where the first one led. Two more
     differences: a step is taken only where the log is concave, and reaches no further than sigma (at least a pixel).
     """
-    kernel = _gaussian(sigma).to(heatmaps)
-    radius = len(kernel) // 2 + 1
+    reach = max(1, math.ceil(2.5 * sigma))
+    kernel, radius = _gaussian(sigma, reach).to(heatmaps), reach + 1
     around, seen = _surroundings(heatmaps, peak, radius)
     # The blurred values at the peak and its eight neighbours, as (3, n) @ (n, n) @ (n, 3).
     blur = torch.stack([functional.pad(kernel, (shift, 2 - shift)) for shift in range(3)])
@@ -168,8 +168,9 @@ def dark_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
 def taylor_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     """DARK's own step, as in its code, TransPose's and mmpose's: zeros beyond the border, second differences over two
     pixels, none for the two outermost pixels, no limit."""
-    blurred = _blur(heatmaps, sigma, "constant")
-    scale = heatmaps.amax((-2, -1), keepdim=True) / blurred.amax((-2, -1), keepdim=True)
+    blurred = _blur(heatmaps, sigma, mirrored=False)
+    top, blurred_top = (maps.amax((-2, -1), keepdim=True) for maps in (heatmaps, blurred))
+    scale = torch.where(blurred_top == 0, 1.0, top / blurred_top)  # a heatmap of zeros has no other
     around, _ = _surroundings((blurred * scale).clamp_min(LOG_FLOOR).log(), peak, 2)  # (B, K, 5, 5)
     here, row, column = around[..., 2, 2], around[..., 2, :], around[..., :, 2]
     gradient = torch.stack([row[..., 3] - row[..., 1], column[..., 3] - column[..., 1]], dim=-1) / 2
@@ -178,13 +179,13 @@ def taylor_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     cross = (around[..., 3, 3] - around[..., 1, 3] - around[..., 3, 1] + around[..., 1, 1]) / 4
     last = peak.new_tensor([heatmaps.shape[-1] - 2, heatmaps.shape[-2] - 2])
     inner = ((peak > 1) & (peak < last)).all(-1, keepdim=True)
-    return _solve(gradient, curve_x, curve_y, cross) * inner
+    return torch.where(inner, _solve(gradient, curve_x, curve_y, cross), 0.0)
 
 
 def mirrored_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
-    """The step of ViTPose's and mmpose's UDP code: mirrored borders, log between 0.001 and 50, edges repeated for the
-    differences, a cross difference of one diagonal, no limit."""
-    logs = _blur(heatmaps, sigma, "reflect").clamp(0.001, 50).log()
+    """The step of UDP in the code of mmpose 0.x, ViTPose's: mirrored borders, log between 0.001 and 50, edges repeated
+    for the differences, a cross difference of one diagonal, no limit. mmpose 1.x has zeros beyond the border."""
+    logs = _blur(heatmaps, sigma, mirrored=True).clamp(0.001, 50).log()
     around, _ = _surroundings(functional.pad(logs, (1, 1, 1, 1), mode="replicate"), peak + 1, 1)
     above, here, below = (around[..., row, 1] for row in range(3))
     left, right = around[..., 1, 0], around[..., 1, 2]
@@ -203,13 +204,26 @@ def _solve(gradient: Tensor, curve_x: Tensor, curve_y: Tensor, cross: Tensor) ->
     return torch.where(singular[..., None], 0.0, step / torch.where(singular, 1.0, determinant)[..., None])
 
 
-def _blur(heatmaps: Tensor, sigma: float, border: str) -> Tensor:
-    """The whole heatmaps (B, K, h, w) under `_gaussian`."""
-    kernel = _gaussian(sigma).to(heatmaps)
-    reach = len(kernel) // 2
-    padded = functional.pad(heatmaps, (reach, reach, reach, reach), mode=border).flatten(0, 1)[:, None]
-    blurred = functional.conv2d(functional.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])
-    return blurred.reshape(heatmaps.shape)
+def _blur(heatmaps: Tensor, sigma: float, *, mirrored: bool) -> Tensor:
+    """The whole heatmaps (B, K, h, w) blurred as published; beyond the borders they are `mirrored`, or 0.
+
+    Kernel size and sigma are tied by OpenCV's rule: 11 pixels at sigma 2, 17 at 3, where it blurs with 2.9 (DARK's own
+    configs leave 11). As matrices, since convolutions on a GPU round to ten bits unless told otherwise.
+    """
+    reach = max(1, round((sigma - 0.8) / 0.3) + 1)
+    kernel = _gaussian(0.3 * (reach - 1) + 0.8, reach)
+    down, across = (_blur_matrix(length, kernel, mirrored).to(heatmaps) for length in heatmaps.shape[-2:])
+    return down @ heatmaps @ across.T
+
+
+def _blur_matrix(length: int, kernel: Tensor, mirrored: bool) -> Tensor:
+    """(length, length): a row has the kernel around its own place, what lies beyond the ends mirrored in them or 0."""
+    reach, pixels = len(kernel) // 2, torch.arange(length)
+    places = pixels[:, None] + torch.arange(-reach, reach + 1)  # (length, n)
+    if mirrored:
+        period = 2 * (length - 1)  # the ends themselves are not repeated
+        places = torch.minimum(places % period, -places % period)
+    return ((places[..., None] == pixels) * kernel[:, None]).sum(1)
 
 
 def _newton(logs: Tensor) -> Tensor:
@@ -237,10 +251,9 @@ def _surroundings(heatmaps: Tensor, peak: Tensor, radius: int) -> tuple[Tensor, 
     return values * (seen[..., 1, :, None] & seen[..., 0, None, :]), seen
 
 
-def _gaussian(sigma: float) -> Tensor:
-    """A kernel of sum 1 that reaches two and a half sigma: 11 pixels at sigma 2, as published."""
-    radius = max(1, math.ceil(2.5 * sigma))
-    kernel = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+def _gaussian(sigma: float, reach: int) -> Tensor:
+    """A kernel of sum 1 and 2 reach + 1 pixels."""
+    kernel = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     return kernel / kernel.sum()
 
 

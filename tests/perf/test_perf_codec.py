@@ -32,7 +32,7 @@ def test_encode(benchmark: BenchmarkFixture, name: str) -> None:
     record_rate(benchmark, "persons", NUM_PERSONS)
 
 
-@pytest.mark.parametrize("decoding", DECODINGS)
+@pytest.mark.parametrize("decoding", [*DECODINGS, "published"])
 def test_decode(benchmark: BenchmarkFixture, decoding: str) -> None:
     decoded = benchmark(decode, heatmaps(), CODEC, decoding)
     assert (decoded.keypoints_input - keypoints()).abs().max() < 4
