@@ -14,7 +14,7 @@ repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 test: $(LOCKED) ## run the tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile # one thread for each of the two
 
 perf: $(LOCKED) ## measure speed, as ratios
 	$(BIN)/python -m pytest tests/perf -s -o addopts="--import-mode=importlib --benchmark-only"
