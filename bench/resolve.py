@@ -174,8 +174,8 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
     if selected:
         _check_sizes("experiments", experiments)
         _check_sizes("ablations", ablations)
-        for layer in systems.values():
-            _check_read(merge, layer)
+        for name, layer in systems.items():
+            _check_read(merge, layer, experiments[name])
     if merge.recipes:
         _check_models_kept(profile, changes)
     factors = tuple(
@@ -216,15 +216,15 @@ def _check_sizes(section: str, runs: Mapping[str, BaseParams]) -> None:
             raise UserError(f"{section}.{name}: {misfit}")
 
 
-def _check_read(merge: Merge, layer: Layer) -> None:
-    """An experiment's own values must reach its run."""
-    whole = merge.build_base(layer)
+def _check_read(merge: Merge, layer: Layer, whole: BaseParams) -> None:
+    """An experiment's own values, of which `whole` is made, must reach its run."""
+    run = TrainConfig.from_base(whole)
     for key in _leaves(layer.values):
         try:
             rest = merge.build_base(Layer(layer.path, _drop(layer.values, key)))
         except UserError:
             continue  # others of its values need this one
-        if TrainConfig.from_base(rest) == TrainConfig.from_base(whole) and _get(rest, key) != _get(whole, key):
+        if TrainConfig.from_base(rest) == run and _get(rest, key) != _get(whole, key):
             raise UserError(f"{layer.path}.{key}: found {_get(whole, key)!r}, wanted none: the run does not read it")
 
 
