@@ -1,15 +1,12 @@
 """One factor at a time: an experiment beside its one-factor changes."""
 
-import math
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.reporting.rows import Estimate, Row, Summary, summarise
-
-Pick = Callable[[Row], Estimate | None]
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family
+from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, oks, presence
 
 
 class Ablation(BaseModel):
@@ -25,10 +22,10 @@ class Ablation(BaseModel):
 
 
 class Setting(NamedTuple):
-    """One value of a factor and the rows it gave, one per seed."""
+    """One value of a factor and the result it gave."""
 
     value: Any
-    rows: list[Row]
+    result: Result
     is_parent: bool
 
 
@@ -41,16 +38,29 @@ class Sweep(NamedTuple):
     settings: list[Setting]
 
     @property
-    def parent_rows(self) -> list[Row]:
-        return next(setting.rows for setting in self.settings if setting.is_parent)
+    def parent_result(self) -> Result:
+        return next(setting.result for setting in self.settings if setting.is_parent)
 
     @property
-    def rows(self) -> list[Row]:
-        return [row for setting in self.settings for row in setting.rows]
+    def results(self) -> list[Result]:
+        return [setting.result for setting in self.settings]
+
+    @property
+    def changed(self) -> list[Setting]:
+        """But for the parent's."""
+        return [setting for setting in self.settings if not setting.is_parent]
+
+    def numbers(self) -> dict[str, str]:
+        """Key of every number that is compared, and how it is labelled: of sources that all settings have."""
+        found = {oks(stat): stat for stat in ("AP", "AR")}
+        for source, label in SOURCES.items():
+            if source != ALWAYS_PRESENT and all(source in result.row.thresholds for result in self.results):
+                found |= {presence(source, metric): f"{metric}, {label}" for metric in ("F1", "AUROC")}
+        return found
 
 
-def build_sweeps(ablations: Sequence[Ablation], rows: dict[str, list[Row]]) -> list[Sweep]:
-    """One sweep per factor and parent, in the order of declaration; `rows` are by run name, parents included."""
+def build_sweeps(ablations: Sequence[Ablation], results: Mapping[str, Result]) -> list[Sweep]:
+    """One sweep per factor and parent, in the order of declaration; `results` are by name, parents included."""
     groups: dict[tuple[str, str], list[Ablation]] = {}
     for ablation in ablations:
         groups.setdefault((ablation.factor, ablation.parent), []).append(ablation)
@@ -60,15 +70,15 @@ def build_sweeps(ablations: Sequence[Ablation], rows: dict[str, list[Row]]) -> l
             name=_file_name(factor) if factors.count(factor) == 1 else f"{_file_name(factor)}_of_{parent}",
             factor=factor,
             parent=parent,
-            settings=_settings(members, rows),
+            settings=_settings(members, results),
         )
         for (factor, parent), members in groups.items()
     ]
 
 
-def _settings(members: Sequence[Ablation], rows: dict[str, list[Row]]) -> list[Setting]:
-    parent = Setting(members[0].parent_value, rows[members[0].parent], is_parent=True)
-    return sorted([parent, *(Setting(m.value, rows[m.name], is_parent=False) for m in members)], key=_by_value)
+def _settings(members: Sequence[Ablation], results: Mapping[str, Result]) -> list[Setting]:
+    parent = Setting(members[0].parent_value, results[members[0].parent], is_parent=True)
+    return sorted([parent, *(Setting(m.value, results[m.name], is_parent=False) for m in members)], key=_by_value)
 
 
 def _by_value(setting: Setting) -> tuple[bool, float, str]:
@@ -92,44 +102,16 @@ def _file_name(factor: str) -> str:
     return factor.replace(".", "_")
 
 
-def difference(setting: Sequence[Row], parent: Sequence[Row], pick: Pick) -> Summary:
-    """Setting minus parent.
-
-    With one seed the interval is recovered from the two separate ones as if they were independent (MOVER: Zou and
-    Donner, Statistics in Medicine 2008). Both saw the same images, so it is wider than a paired interval would be. With
-    several seeds: mean and sd of the differences per seed.
-    """
-    if len(setting) > 1:
-        return _seed_differences(setting, parent, pick)
-    own, other = summarise(setting, pick), summarise(parent, pick)
-    if own.value is None or other.value is None:
-        return Summary(None, None, None, None, 1)
-    centre = own.value - other.value
-    if None in (own.low, own.high, other.low, other.high):
-        return Summary(centre, None, None, None, 1)
-    assert own.low is not None and own.high is not None and other.low is not None and other.high is not None
-    down = math.hypot(own.value - own.low, other.high - other.value)
-    up = math.hypot(own.high - own.value, other.value - other.low)
-    return Summary(centre, centre - down, centre + up, None, 1)
-
-
-def _seed_differences(setting: Sequence[Row], parent: Sequence[Row], pick: Pick) -> Summary:
-    pairs = list(_values(setting, parent, pick))
-    if len(pairs) < len(setting):
-        return Summary(None, None, None, None, len(setting))
-    differences = [own - other for own, other in pairs]
-    return Summary(statistics.fmean(differences), None, None, statistics.stdev(differences), len(setting))
-
-
-def _values(setting: Sequence[Row], parent: Sequence[Row], pick: Pick) -> Iterator[tuple[float, float]]:
-    """Both values of each seed, where both are defined."""
-    by_seed = {row.seed: pick(row) for row in parent}
-    for row in setting:
-        own, other = pick(row), by_seed[row.seed]
-        if own is not None and own.value is not None and other is not None and other.value is not None:
-            yield own.value, other.value
-
-
-def excludes_zero(summary: Summary) -> bool:
-    """Whether a difference's interval leaves out 0; never so without an interval."""
-    return summary.low is not None and summary.high is not None and (summary.low > 0 or summary.high < 0)
+def compare_sweeps(sweeps: Sequence[Sweep], num_permutations: int, seed: int) -> dict[str, list[Comparison]]:
+    """Every setting beside its parent, by the name of the sweep; all are one family, as one page shows them all."""
+    contrasts = {
+        sweep.name: [
+            Contrast(label, Side(parent.name, parent, key), Side(setting.result.name, setting.result, key))
+            for setting in sweep.changed
+            for key, label in sweep.numbers().items()
+        ]
+        for sweep in sweeps
+        for parent in [sweep.parent_result]
+    }
+    family = iter(compare_family([c for group in contrasts.values() for c in group], num_permutations, seed))
+    return {name: [next(family) for _ in group] for name, group in contrasts.items()}

@@ -1,27 +1,19 @@
 """Stage ablations: a table and a figure for every factor that was varied."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from ablations.compare import Ablation, Pick, Sweep, build_sweeps, difference, excludes_zero, spell
+from ablations.compare import Ablation, Sweep, build_sweeps, compare_sweeps, spell
 from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_panels, metric_panels, save
-from bench.reporting.rows import (
-    ALWAYS_PRESENT,
-    SOURCES,
-    Row,
-    by_experiment,
-    load_rows,
-    oks,
-    presence,
-    summarise,
-)
+from bench.reporting.results import Comparison, Result, check_same_images, load_results, resolution_note
+from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, Row, oks, presence
 from bench.reporting.tables import Cell, Column, Table, percent
 from bench.stages.command import run_command
-from bench.stages.files import plan_dir, read_model, write_text
+from bench.stages.files import ResamplingPlan, plan_dir, read_model, write_text
 
 REPORTS = Path("reports")
 
@@ -33,6 +25,7 @@ class AblationsPlan(BaseModel):
 
     profile: str
     seeds: list[int]
+    resampling: ResamplingPlan
     ablations: list[Ablation]
 
 
@@ -44,6 +37,7 @@ class Section(NamedTuple):
     parent: str
     note: str
     table: str
+    differences: str
     findings: str
 
 
@@ -53,120 +47,111 @@ def main(profile: str) -> None:
     runs_dir = Path("runs", profile)
     parents = list(dict.fromkeys(ablation.parent for ablation in plan.ablations))
     changed = [ablation.name for ablation in plan.ablations]
-    loaded = load_rows(runs_dir, parents, plan.seeds)
-    rows = by_experiment([*loaded, *load_rows(runs_dir, changed, plan.seeds, stage="evaluate_ablation")])
+    results = load_results(runs_dir, parents, plan.seeds)
+    results += load_results(runs_dir, changed, plan.seeds, stage="evaluate_ablation")
+    check_same_images(rows_of(results))
     folder = REPORTS / profile / "ablations"
     markdown.fresh_folder(folder)
-    write_page(folder, profile, build_sweeps(plan.ablations, rows), rows)
+    write_page(folder, plan, results)
 
 
-def write_page(folder: Path, profile: str, sweeps: list[Sweep], rows: Mapping[str, list[Row]]) -> None:
+def write_page(folder: Path, plan: AblationsPlan, results: Sequence[Result]) -> None:
     """A section per sweep, and the page around them."""
+    sweeps = build_sweeps(plan.ablations, {result.name: result for result in results})
     if not sweeps:
-        write_text(folder / "README.md", f"# Ablations (profile {profile})\n\nNone is declared in `params.yaml`.\n")
+        write_text(
+            folder / "README.md", f"# Ablations (profile {plan.profile})\n\nNone is declared in `params.yaml`.\n"
+        )
         return
-    shown = [row for group in rows.values() for row in group]
-    tables.rows_frame(shown).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
+    rows = rows_of(results)
+    tables.rows_frame(rows).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
+    comparisons = compare_sweeps(sweeps, plan.resampling.num, plan.resampling.seed)
     page = markdown.render(
         PAGE,
-        profile=profile,
-        people=markdown.people_of(shown),
-        how_to_read=markdown.how_to_read(shown),
-        difference=DIFFERENCE_SEEDS if _num_seeds(shown) > 1 else DIFFERENCE_INTERVAL,
-        limits=markdown.limits(shown),
-        bars=bars_note(shown),
-        sections=[write_section(folder, sweep) for sweep in sweeps],
-        provenance=markdown.provenance(shown),
+        profile=plan.profile,
+        people=markdown.people_of(rows),
+        how_to_read=markdown.how_to_read(rows),
+        differences=markdown.how_to_read_differences(plan.resampling.num, "this page"),
+        limits=markdown.limits(rows),
+        bars=bars_note(results),
+        resolution=resolution_note([c for group in comparisons.values() for c in group], plan.resampling.num),
+        sections=[write_section(folder, sweep, comparisons[sweep.name]) for sweep in sweeps],
+        provenance=markdown.provenance(rows),
     )
     write_text(folder / "README.md", page)
 
 
-def write_section(folder: Path, sweep: Sweep) -> Section:
-    """The CSV and the figure of one sweep."""
-    people = markdown.people_of(sweep.rows)
+def rows_of(results: Sequence[Result]) -> list[Row]:
+    return [row for result in results for row in result.rows]
+
+
+def write_section(folder: Path, sweep: Sweep, comparisons: Sequence[Comparison]) -> Section:
+    """The CSVs and the figure of one sweep."""
+    rows = rows_of(sweep.results)
+    people = markdown.people_of(rows)
     table = sweep_table(sweep, people)
-    tables.write_csv(table, folder)
+    title = f"{sweep.factor} of {sweep.parent} compared on {people}"
+    differences = tables.comparison_table(f"{sweep.name}_differences", title, comparisons)
+    for shown in (table, differences):
+        tables.write_csv(shown, folder)
     settings = sweep.settings
     values = [setting.value if isinstance(setting.value, int | float) else spell(setting.value) for setting in settings]
     parent = next(i for i, setting in enumerate(settings) if setting.is_parent)
-    title = f"{sweep.factor} of {sweep.parent} on {people}, {bars_note(sweep.rows)}"
-    figure = draw_panels(values, metric_panels([setting.rows for setting in settings]), title, sweep.factor, parent)
-    save(figure, folder / f"{sweep.name}.png")
+    caption = f"{sweep.factor} of {sweep.parent} on {people}, {bars_note(sweep.results)}"
+    save(draw_panels(values, metric_panels(sweep.results), caption, sweep.factor, parent), folder / f"{sweep.name}.png")
     return Section(
         name=sweep.name,
         factor=markdown.escape(sweep.factor),
         parent=markdown.escape(sweep.parent),
-        note=markdown.mismatch_note(sweep.rows),
+        note=markdown.mismatch_note(rows),
         table=tables.to_markdown(table),
-        findings=findings(sweep),
+        differences=tables.to_markdown(differences),
+        findings=findings(comparisons),
     )
 
 
 def sweep_table(sweep: Sweep, people: str) -> Table:
-    """A line per setting, sorted by value, the parent's marked: numbers, and AP as a difference to the parent's."""
-    metrics = metrics_of(sweep)
-    columns = [
-        Column("value", sweep.factor),
-        Column("run", "run"),
-        *(column for column, _ in metrics),
-        Column("AP_difference", "AP minus parent's", "↑", "points", 100.0, 1, signed=True),
-        tables.SEEDS,
-        tables.PERSONS,
-    ]
-    records: list[dict[str, Cell]] = []
-    for setting in sweep.settings:
-        record: dict[str, Cell] = {
+    """A line per setting, sorted by value, the parent's marked: localisation, then presence by every source."""
+    columns = [Column("value", sweep.factor), Column("run", "run"), *(percent(stat, stat) for stat in ("AP", "AR"))]
+    keys = {stat: oks(stat) for stat in ("AP", "AR")}
+    for source, label in SOURCES.items():
+        if any(source in result.row.thresholds for result in sweep.results):
+            for metric in ("F1",) if source == ALWAYS_PRESENT else ("F1", "AUROC"):
+                columns.append(percent(f"{source}_{metric}", f"{metric}, {label}"))
+                keys[f"{source}_{metric}"] = presence(source, metric)
+    records: list[dict[str, Cell]] = [
+        {
             "value": spell(setting.value),
-            "run": f"{setting.rows[0].experiment}{' (parent)' if setting.is_parent else ''}",
-            **{column.key: summarise(setting.rows, pick) for column, pick in metrics},
-            "AP_difference": None if setting.is_parent else difference(setting.rows, sweep.parent_rows, oks("AP")),
-            **tables.counts(setting.rows),
+            "run": f"{setting.result.name}{' (parent)' if setting.is_parent else ''}",
+            **{column: setting.result.number(key) for column, key in keys.items()},
+            **tables.counts(setting.result),
         }
-        records.append(record)
+        for setting in sweep.settings
+    ]
+    columns += [tables.SEEDS, tables.PERSONS]
     return Table(sweep.name, f"{sweep.factor} of {sweep.parent} on {people}", columns, records)
 
 
-def metrics_of(sweep: Sweep) -> list[tuple[Column, Pick]]:
-    """The columns of a sweep's table: localisation, then presence by every source that a setting has."""
-    metrics: list[tuple[Column, Pick]] = [(percent(metric, metric), oks(metric)) for metric in ("AP", "AR")]
-    for source, label in SOURCES.items():
-        if any(source in row.presence for row in sweep.rows):
-            for metric in ("F1",) if source == ALWAYS_PRESENT else ("F1", "AUROC"):
-                metrics.append((percent(f"{source}_{metric}", f"{metric}, {label}"), presence(source, metric)))
-    return metrics
-
-
-def findings(sweep: Sweep) -> str:
-    """What the intervals allow to say of each metric, and no more."""
-    if _num_seeds(sweep.rows) > 1:
-        return "The ± is over seeds; no test is made."
-    others = [setting for setting in sweep.settings if not setting.is_parent]
-    lines = []
-    for column, pick in metrics_of(sweep):
-        differences = [(setting, difference(setting.rows, sweep.parent_rows, pick)) for setting in others]
-        clear = [
-            f"at {markdown.escape(spell(setting.value))}, {tables.format_cell(column._replace(signed=True), found)}"
-            for setting, found in differences
-            if excludes_zero(found)
-        ]
-        if clear:
-            lines.append(f"- {column.label} ({len(clear)} of {len(others)} settings): {'; '.join(clear)}")
-    if not lines:
-        return "No setting differs from the parent, in any column, by more than the 95 % interval of the difference."
-    head = "Differences to the parent whose 95 % interval leaves out 0 (in points; all others do not):"
+def findings(comparisons: Sequence[Comparison]) -> str:
+    """What the comparisons allow to say, and no more."""
+    clear = [comparison for comparison in comparisons if comparison.is_clear]
+    if not clear:
+        return (
+            "No setting differs from the parent, in any number, by more than chance (p after Holm's correction, and an "
+            "interval without 0)."
+        )
+    column = Column("difference", "", "", "", 100.0, 1, signed=True, estimated=True)
+    lines = [
+        f"- {comparison.label} of {markdown.escape(comparison.second)}: "
+        f"{tables.format_cell(column, comparison.difference)} points"
+        for comparison in clear
+    ]
+    head = (
+        f"{len(clear)} of {len(comparisons)} differences to the parent are more than chance (p after Holm's "
+        "correction, and an interval without 0):"
+    )
     return "\n".join([head, "", *lines])
 
-
-def _num_seeds(rows: Sequence[Row]) -> int:
-    return len({row.seed for row in rows})
-
-
-DIFFERENCE_INTERVAL = (
-    "**AP minus parent's** has its interval from the two separate ones, as if they were independent (MOVER); as both "
-    "saw the same images, a paired interval would be narrower. Many differences are looked at and nothing corrects for "
-    "that: of twenty that are nothing, one is expected to leave out 0 by chance."
-)
-DIFFERENCE_SEEDS = "**AP minus parent's** is the mean ± standard deviation of the differences seed by seed."
 
 PAGE = """\
 # Ablations on {{ people }} (profile {{ profile }})
@@ -181,9 +166,11 @@ marked in the table and in the figure.
 ## How to read this page
 
 {{ how_to_read }}
-- {{ difference }}
+{{ differences }}
 
 **What this does not show.** {{ limits }}
+
+{{ resolution }}
 
 {% for section in sections %}
 <a id="{{ section.name }}"></a>
@@ -196,9 +183,12 @@ marked in the table and in the figure.
 
 {{ section.findings }}
 
+{{ section.differences }}
+
 ![{{ section.factor }} on {{ people }}]({{ section.name }}.png)
 
-Bars: {{ bars }}. As CSV: [{{ section.name }}.csv]({{ section.name }}.csv).
+Bars: {{ bars }}. As CSV: [{{ section.name }}.csv]({{ section.name }}.csv),
+[{{ section.name }}_differences.csv]({{ section.name }}_differences.csv).
 
 {% endfor %}
 ## Provenance

@@ -54,6 +54,8 @@ class DataParams(Params):
 
     source: Literal["drawn", "coco"]
     root: Annotated[str, Field(min_length=1)] | None  # folder in COCO layout
+    detections: Annotated[str, Field(min_length=1)] | None  # COCO file of detected boxes in the val images
+    min_detection_score: Fraction | None
     seed: Seed
     num_persons: NumPersons
     on_broken: Literal["error", "skip"]
@@ -64,13 +66,18 @@ class DataParams(Params):
         read = "root" if self.source == "coco" else "drawn"
         if getattr(self, read) is None:
             raise ValueError(f"{read}: found null, wanted a value as source is {self.source!r}")
+        if self.detections is not None and self.min_detection_score is None:
+            raise ValueError("min_detection_score: found null, wanted a number from 0 to 1 as detections are given")
         if self.source == "drawn" and "all" in (self.num_persons.train, self.num_persons.val):
             raise ValueError("num_persons: found 'all', wanted numbers: drawn people have no end")
         return self
 
     def only_read(self) -> Self:
         """The same without what the source does not read."""
-        return self.model_copy(update={"root" if self.source == "drawn" else "drawn": None})
+        if self.source == "drawn":
+            return self.model_copy(update={"root": None, "detections": None, "min_detection_score": None})
+        unread = {"drawn": None} if self.detections else {"drawn": None, "min_detection_score": None}
+        return self.model_copy(update=unread)
 
 
 # Published files lie in one place, so that DVC sees when they change.
@@ -363,9 +370,11 @@ class TestParams(Params):
 class EvaluateParams(Params):
     """What metrics depend on."""
 
-    score_rule: Literal["box", "box_keypoint"]
+    score_rule: Literal["box", "box_keypoint", "box_presence", "presence_weighted"]
+    oks_nms: Annotated[float, Field(gt=0, le=1)] | None  # poses more alike than this are one
     presence_policy: PolicyName
     threshold: Literal["max_f1"] | Annotated[float, Field(ge=0, le=1)]
+    interval: Literal["percentile", "bca"]
     num_resamples: Annotated[int, Field(ge=20)]
     seed: Seed
 

@@ -27,6 +27,7 @@ from bench.config import (
     WarmstartParams,
 )
 from bench.errors import UserError
+from bench.inference.scoring import SCORE_RULES
 from bench.published import PUBLISHED
 
 Tree = dict[str, Any]
@@ -183,6 +184,8 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
         for name, change in changes.items()
     )
     _check_policies(data, evaluate, profile, {**experiments, **ablations})
+    if selected:
+        _check_score_rule(evaluate.score_rule, {**experiments, **ablations})
     return Grid(
         profile=profile,
         profiles=tuple(raw["profiles"]),
@@ -290,6 +293,17 @@ def _check_policies(data: DataParams, evaluate: EvaluateParams, profile: str, ru
                 f"{where}: presence_policy 'true' in profile {profile} with data.source {data.source!r}, "
                 "wanted 'labelled' or 'visible': only drawn people carry the truth"
             )
+
+
+def _check_score_rule(rule: str, runs: Mapping[str, BaseParams]) -> None:
+    """One protocol for all: a rule that reads presence needs a head in every run."""
+    headless = [name for name, run in runs.items() if run.presence_head.type == "none"]
+    if SCORE_RULES[rule].needs_presence and headless:
+        others = ", ".join(name for name, other in SCORE_RULES.items() if not other.needs_presence)
+        raise UserError(
+            f"evaluate.score_rule: found {rule!r}, wanted one of {others}: {headless[0]} has no presence head (AP "
+            "under every rule is reported anyway)"
+        )
 
 
 def _build(section: type[Section], layers: list[Layer]) -> Section:

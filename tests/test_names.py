@@ -10,6 +10,7 @@ from bench.data.codec import CODECS, DECODINGS
 from bench.data.geometry import FITS
 from bench.data.presence import POLICIES
 from bench.inference.scoring import SCORE_RULES
+from bench.metrics.bootstrap import Method
 from bench.training.losses import HEATMAP_MEANS
 from models import BUILDERS
 from models.decoders import DECODERS
@@ -23,6 +24,8 @@ NAMES = [
     (config.BaseParams, "presence_policy", POLICIES),
     (config.TestParams, "decoding", [*DECODINGS, "codec", "published"]),
     (config.EvaluateParams, "score_rule", SCORE_RULES),
+    (config.EvaluateParams, "presence_policy", POLICIES),
+    (config.EvaluateParams, "interval", get_args(Method)),
     (config.LossParams, "heatmap_mean", HEATMAP_MEANS),
     (config.VitPoseParams, "decoder", DECODERS),
     (config.VitPoseParams, "normalisation", NORMALISATIONS),

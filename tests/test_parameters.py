@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from bench.errors import UserError
 from bench.resolve import load_grid
 from bench.stages import evaluate, predict, prepare, resolve, train
-from bench.stages.files import MANIFESTS, RunFiles, drawn_dir, manifest_file, plan_dir
+from bench.stages.files import MANIFESTS, RunFiles, detections_file, drawn_dir, manifest_file, plan_dir
 
 REPO = Path(__file__).parents[1]
 Tree = dict[str, Any]
@@ -58,6 +58,8 @@ NEUTRAL = {"base.train.num_workers", "test.batch_size"}
 PERTURBED: Tree = {
     "data.source": "coco",
     "data.root": "elsewhere",
+    "data.detections": "boxes.json",
+    "data.min_detection_score": 0.5,
     "data.seed": 1,
     "data.num_persons.train": 9,
     "data.num_persons.calibration": 7,
@@ -133,8 +135,10 @@ PERTURBED: Tree = {
     "test.decoding": "argmax",
     "test.batch_size": 3,
     "evaluate.score_rule": "box",
+    "evaluate.oks_nms": 0.05,
     "evaluate.presence_policy": "visible",
     "evaluate.threshold": 0.25,
+    "evaluate.interval": "bca",
     "evaluate.num_resamples": 40,
     "evaluate.seed": 1,
     "report.picture_persons": 3,
@@ -179,8 +183,7 @@ def digest_of_tensors(file: Path) -> str:
 
 def numbers_of(file: Path) -> str:
     """A row without its words on itself."""
-    row = json.loads(file.read_text())
-    return json.dumps({key: row[key] for key in ("oks", "presence")})
+    return json.dumps(json.loads(file.read_text())["numbers"])
 
 
 def evaluate_good_predictions() -> None:
@@ -196,11 +199,17 @@ def evaluate_good_predictions() -> None:
 
 
 FILES = RunFiles("p", "run", 0)
-MANIFEST_FILES = [manifest_file("p", name) for name in MANIFESTS]
+
+
+def digest_of_data() -> str:
+    """Of the manifests, and of the detected boxes where there are any."""
+    files = [*(manifest_file("p", name) for name in MANIFESTS), detections_file("p")]
+    return digest(*(file for file in files if file.is_file()))
+
 
 # The stages in their order, each with what it wrote.
 STAGES: dict[str, tuple[Callable[[], None], Callable[[], str]]] = {
-    "data": (lambda: prepare.main("p"), lambda: digest(*MANIFEST_FILES)),
+    "data": (lambda: prepare.main("p"), digest_of_data),
     "base": (lambda: train.main("p", "run", 0), lambda: digest_of_tensors(FILES.checkpoint)),
     "test": (lambda: predict.main("p", "run", 0), lambda: digest(FILES.predictions)),
     "evaluate": (evaluate_good_predictions, lambda: numbers_of(FILES.row)),
@@ -246,6 +255,7 @@ def before(section: str) -> list[str]:
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("workspace"))
+        patch.setattr(resolve, "STAGE_MODULES", {})  # digests of code take their time, and know no parameters
         Path("models").mkdir()
         Path("models/warmstart").symlink_to(REPO / "models/warmstart")
         yield Pipeline()
@@ -256,7 +266,8 @@ def context_of(path: str) -> Tree:
     return {"base.model": path.split(".", maxsplit=3)[2]} if ".architectures." in path else {}
 
 
-SPECIAL = {"data.source", "data.root", "data.on_broken", "base.weights"}
+DETECTIONS = {"data.detections", "data.min_detection_score"}
+SPECIAL = {"data.source", "data.root", "data.on_broken", "base.weights"} | DETECTIONS
 PLAIN = [path for path in PERTURBED if path not in SPECIAL | NEUTRAL and not path.startswith("report")]
 
 
@@ -300,6 +311,67 @@ def test_broken_people_are_an_error_or_skipped(pipeline: Pipeline) -> None:
     assert pipeline.run({**broken, "data.on_broken": "skip"}, until="data")
 
 
+@pytest.fixture
+def coco(pipeline: Pipeline) -> Tree:
+    """The drawn people as a folder of somebody else, and boxes that a detector found in its val images."""
+    pipeline.run({}, until="data")
+    if not Path("copied").exists():
+        shutil.copytree(drawn_dir("p"), "copied")
+    manifest = json.loads(manifest_file("p", "val").read_text())
+    boxes = [
+        {"image_id": person["image_id"], "category_id": 1, "bbox": person["bbox"], "score": score}
+        for person in manifest["annotations"]
+        for score in (0.4, 0.9)
+    ]
+    Path(PERTURBED["data.detections"]).write_text(json.dumps(boxes))
+    return {"data.source": "coco", "data.root": "copied"}
+
+
+def test_detections_are_read_and_reach_the_predictions(coco: Tree, pipeline: Pipeline) -> None:
+    """But for their score what is predicted in a box is the same whoever drew it."""
+    detected = coco | {"data.detections": PERTURBED["data.detections"]}
+    assert pipeline.run(detected, until="data") != pipeline.run(coco, until="data")
+    plain = pipeline.run(coco | {"test.decoding": "argmax"}, until="test")
+    assert pipeline.run(detected | {"test.decoding": "argmax"}, until="test") != plain
+    frame = pd.read_parquet(FILES.predictions)
+    val, found = (frame[frame["split"] == name] for name in ("val", "val_detected"))
+    assert set(val["bbox_score"]) == {1.0}
+    for score in (0.4, 0.9):
+        boxes = found[found["bbox_score"] == score]
+        for column in ("image_id", "view_area", "x", "y", "score"):
+            np.testing.assert_allclose(boxes[column], val[column], rtol=1e-4, atol=1e-4)
+
+
+def test_boxes_of_a_low_score_are_left_out(coco: Tree, pipeline: Pipeline) -> None:
+    detected = coco | {"data.detections": PERTURBED["data.detections"]}
+    whole = pipeline.run(detected, until="data")
+    num_boxes = len(json.loads(detections_file("p").read_text()))
+    path = "data.min_detection_score"
+    assert pipeline.run(detected | {path: PERTURBED[path]}, until="data") != whole
+    assert len(json.loads(detections_file("p").read_text())) == num_boxes / 2
+
+
+@pytest.mark.parametrize("path", sorted(DETECTIONS))
+def test_drawn_people_have_no_detections(path: str, pipeline: Pipeline) -> None:
+    plain = pipeline.run({}, until="data")
+    plan = (plan_dir("p") / "prepare.json").read_text()
+    Path(PERTURBED["data.detections"]).unlink(missing_ok=True)
+    assert pipeline.run({path: PERTURBED[path]}, until="data") == plain
+    assert (plan_dir("p") / "prepare.json").read_text() == plan
+
+
+def test_a_least_score_of_no_detections_reruns_nothing(coco: Tree, pipeline: Pipeline) -> None:
+    pipeline.run(coco, until="data")
+    plan = (plan_dir("p") / "prepare.json").read_text()
+    pipeline.run(coco | {"data.min_detection_score": 0.5}, until="data")
+    assert (plan_dir("p") / "prepare.json").read_text() == plan
+
+
+def test_detections_that_are_not_there_are_named(coco: Tree, pipeline: Pipeline) -> None:
+    with pytest.raises(UserError, match=r"^elsewhere\.json: cannot be read"):
+        pipeline.run(coco | {"data.detections": "elsewhere.json"}, until="data")
+
+
 @pytest.mark.parametrize("path", [path for path in PLAIN if path.endswith(".init")])
 def test_initial_weights_are_loaded(path: str, pipeline: Pipeline) -> None:
     """The committed warm starts have the demo's sizes: here they do not fit, but for HRNet, whose size is its name."""
@@ -315,7 +387,22 @@ def test_initial_weights_are_loaded(path: str, pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("path", ["report.picture_persons", "report.picture_seed"])
 def test_pictures_are_in_the_plan_of_the_report(path: str, pipeline: Pipeline) -> None:
     """That the report obeys its plan is tested in tests/reporting."""
+    assert changed_plans(path, pipeline) == {"report.json"}
+
+
+@pytest.mark.parametrize("path", ["evaluate.num_resamples", "evaluate.seed"])
+def test_permutations_are_in_the_plan_of_every_page_that_compares(path: str, pipeline: Pipeline) -> None:
+    assert changed_plans(path, pipeline) >= {"report.json", "ablations.json", "run/evaluate.json"}
+
+
+def changed_plans(path: str, pipeline: Pipeline) -> set[str]:
+    """Files of the plan that hold this parameter."""
+
+    def plans() -> dict[str, str]:
+        folder = plan_dir("p")
+        return {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*.json")}
+
     pipeline.run({}, until="data")
-    plain = (plan_dir("p") / "report.json").read_text()
+    plain = plans()
     pipeline.run({path: PERTURBED[path]}, until="data")
-    assert (plan_dir("p") / "report.json").read_text() != plain
+    return {name for name, content in plans().items() if content != plain[name]}

@@ -35,7 +35,7 @@ with open("ran.log", "a") as log:
 """
 
 # They are committed, not cached, so they are made anew where all else comes back from DVC's run cache.
-PAGES = {"report", "ablations"}
+PAGES = {"report", "errors", "ablations"}
 
 SMALL_GRID = {
     "seeds": [0],
@@ -214,10 +214,10 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
 
     project.edit(shrink)
     output = project.dvc("repro")
-    assert output.count("Running stage") == 11
+    assert output.count("Running stage") == 12
     row = json.loads((project.root / "runs/demo/rows/vitpose_presence-0.json").read_text())
     assert row["data"]["num_persons"] == 16
-    assert set(row["presence"]) == {"presence_head", "heatmap_peak", "always_present"}
-    for page in ("README.md", "demo/systems/README.md", "demo/ablations/README.md"):
+    assert set(row["thresholds"]) == {"presence_head", "heatmap_peak", "always_present"}
+    for page in ("README.md", "demo/systems/README.md", "demo/errors/README.md", "demo/ablations/README.md"):
         assert (project.root / "reports" / page).read_text().startswith("# ")
     assert "Data and pipelines are up to date" in project.dvc("repro")

@@ -12,6 +12,8 @@ from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEst
 
 from bench.config import TrainConfig
 from bench.errors import UserError
+from bench.metrics.average_precision import OKSEvaluation
+from bench.reporting.results import read_matches
 from bench.reporting.rows import read_row
 from bench.resolve import load_grid
 from bench.stages import evaluate, predict, prepare, resolve, train
@@ -28,10 +30,12 @@ FILES = RunFiles("p", "tiny", 0)
 def published_model() -> VitPoseForPoseEstimation:
     """A microscopic VitPose of transformers with its own random weights."""
     torch.manual_seed(0)
-    backbone = VitPoseBackboneConfig(
+    backbone = VitPoseBackboneConfig(  # type: ignore[call-arg]  # their base class takes these
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=[32, 32], out_indices=[2], mlp_ratio=4
     )
-    return VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, use_simple_decoder=True, num_labels=17))
+    return VitPoseForPoseEstimation(
+        VitPoseConfig(backbone_config=backbone, use_simple_decoder=True, num_labels=17)  # type: ignore[call-arg]
+    )
 
 
 def write_plan(**changes: Any) -> None:
@@ -66,7 +70,13 @@ def test_a_published_model_is_evaluated_as_it_is(workspace: Path) -> None:
     row = read_row(FILES.row)
     assert row.protocol.init == f"{WEIGHTS} ({info.weights_source})"
     assert row.protocol.checkpoint_rule == "as published"
+    assert row.protocol.boxes == "ground truth"
+    assert list(row.thresholds) == ["heatmap_peak", "always_present"]
+    assert (row.best_epoch, row.num_presence_parameters) == (0, 0)
+    assert row.provenance.trained_seconds == info.seconds >= 0
     assert len(pd.read_parquet(FILES.predictions)) == 17 * (6 + 24)
+    assert len(pd.read_parquet(FILES.replicates)) == 1 + 20
+    assert OKSEvaluation(read_matches(FILES.matches)).stats["AP"] == row.numbers["oks/AP"].value
 
 
 def test_its_heatmaps_are_those_of_the_published_model(workspace: Path) -> None:
@@ -77,7 +87,8 @@ def test_its_heatmaps_are_those_of_the_published_model(workspace: Path) -> None:
     image = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.no_grad():
         found = ours.eval()(image).heatmaps
-        wanted = published_model().eval()(pixel_values=ours.normalise(image)).heatmaps
+        theirs = published_model().eval()  # type: ignore[no-untyped-call]
+        wanted = theirs(pixel_values=ours.normalise(image)).heatmaps
     assert wanted.std() > 1e-3
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 

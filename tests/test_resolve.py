@@ -116,6 +116,33 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     ),
     (put("ablations.x", {"of": "vitpose", "sigma": "wide"}), "ablations.x.sigma: found 'wide', wanted a valid number"),
     (put("evaluate.threshold", 1.5), "evaluate.threshold: found 1.5, wanted"),
+    (
+        put("evaluate.score_rule", "keypoint"),
+        "evaluate.score_rule: found 'keypoint', wanted 'box', 'box_keypoint', 'box_pre",
+    ),
+    (
+        put("evaluate.score_rule", "box_presence"),
+        r"evaluate.score_rule: found 'box_presence', wanted one of box, box_keypoint: hrnet has no presence head",
+    ),
+    (
+        put("profiles.demo.evaluate", {"score_rule": "presence_weighted"}),
+        "evaluate.score_rule: found 'presence_weighted', wanted one of box, box_keypoint: hrnet has no presence head",
+    ),
+    (put("evaluate.oks_nms", 0), "evaluate.oks_nms: found 0, wanted greater than 0"),
+    (put("evaluate.oks_nms", 1.5), "evaluate.oks_nms: found 1.5, wanted less than or equal to 1"),
+    (put("evaluate.oks_nms", "none"), "evaluate.oks_nms: found 'none', wanted a valid number"),
+    (put("evaluate.interval", "BCa"), "evaluate.interval: found 'BCa', wanted 'percentile' or 'bca'"),
+    (put("evaluate.num_resamples", 19), "evaluate.num_resamples: found 19, wanted greater than or equal to 20"),
+    (put("data.min_detection_score", 1.5), "data.min_detection_score: found 1.5, wanted less than or equal to 1"),
+    (put("data.detections", ""), "data.detections: found '', wanted"),
+    (
+        lambda tree: tree["data"].update(detections="boxes.json", min_detection_score=None),
+        "data: min_detection_score: found null, wanted a number from 0 to 1 as detections are given",
+    ),
+    (
+        put("profiles.full.data", {"detections": "boxes.json", "min_detection_score": None}),
+        "profiles.full.data: min_detection_score: found null, wanted a number from 0 to 1 as detections are given",
+    ),
     (put("test.flip_test", "yes"), "test.flip_test: found 'yes', wanted a valid boolean"),
     (put("base.optim.trainable_layers", "some"), "base.optim.trainable_layers: found 'some', wanted"),
     (put("base.optim.trainable_layers", -1), "base.optim.trainable_layers: found -1, wanted"),
@@ -295,6 +322,62 @@ def test_sizes_of_other_architectures_are_not_read(params: Tree, load: Callable[
     after = load(params)
     changed = [name for name in after.experiments if after.experiments[name] != before.experiments[name]]
     assert changed == ["transpose"]
+
+
+def with_heads(params: Tree, rule: str) -> Tree:
+    """Every run has a head, so that a rule may read presence."""
+    heads = {name: entry | {"presence_head": {"type": "mlp"}} for name, entry in params["experiments"].items()}
+    return params | {"experiments": heads, "evaluate": params["evaluate"] | {"score_rule": rule}}
+
+
+@pytest.mark.parametrize("rule", ["box_presence", "presence_weighted"])
+def test_a_rule_may_read_presence_where_every_run_says_it(
+    rule: str, params: Tree, load: Callable[[Tree], Grid]
+) -> None:
+    """One protocol for all, so one run without a head, if only an ablation, is one too many."""
+    headed = with_heads(params, rule)
+    assert load(headed).evaluate.score_rule == rule
+    headless = {"of": "hrnet", "presence_head": {"type": "none"}}
+    headed["ablations"] = headed["ablations"] | {"headless": headless}
+    message = rf"evaluate\.score_rule: found '{rule}', wanted one of box, box_keypoint: headless has no presence head"
+    with pytest.raises(UserError, match=message):
+        load(headed)
+
+
+@pytest.mark.parametrize("rule", ["box", "box_keypoint"])
+def test_other_rules_need_no_head(rule: str, params: Tree, load: Callable[[Tree], Grid]) -> None:
+    params["evaluate"]["score_rule"] = rule
+    assert load(params).evaluate.score_rule == rule
+
+
+def test_a_rule_of_a_profile_at_rest_is_checked_when_it_is_chosen(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    """Its runs may have got heads by then."""
+    params["profiles"]["full"]["evaluate"] = {"score_rule": "box_presence"}
+    assert load(params).evaluate.score_rule == "box_keypoint"
+    with pytest.raises(UserError, match=r"evaluate\.score_rule: found 'box_presence'"):
+        load(params | {"profile": "full"})
+
+
+def plan_of_data(grid: Grid) -> Tree:
+    plan: Tree = grid.data.only_read().model_dump()
+    return {key: plan[key] for key in ("root", "detections", "min_detection_score", "drawn")}
+
+
+def test_a_source_reads_its_own_part_alone(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    """Detected boxes are of photographs, and a least score is of detected boxes."""
+    params["data"] |= {"detections": "boxes.json", "min_detection_score": 0.25}
+    drawn, coco = load(params | {"profile": "demo"}), load(params | {"profile": "full"})
+    assert plan_of_data(drawn) | {"drawn": None} == {
+        "root": None, "detections": None, "min_detection_score": None, "drawn": None,
+    }  # fmt: skip
+    assert plan_of_data(drawn)["drawn"] is not None
+    wanted = {"root": params["data"]["root"], "detections": "boxes.json", "min_detection_score": 0.25, "drawn": None}
+    assert plan_of_data(coco) == wanted
+    params["data"]["detections"] = None
+    assert plan_of_data(load(params | {"profile": "full"})) == wanted | {
+        "detections": None,
+        "min_detection_score": None,
+    }
 
 
 def test_no_ablations_is_fine(params: Tree, load: Callable[[Tree], Grid]) -> None:

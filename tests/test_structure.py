@@ -3,6 +3,7 @@
 import ast
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from ruamel.yaml import YAML
@@ -22,7 +23,7 @@ ALLOWED = {
     "bench.metrics": {"bench.errors", "bench.data"},
     "bench.inference": {"models", "bench.errors", "bench.data", "bench.metrics"},
     "bench.training": {"models", "bench.errors", "bench.data", "bench.metrics", "bench.inference"},
-    "bench.reporting": {"bench.errors", "bench.data", "bench.metrics", "bench.published"},
+    "bench.reporting": {"bench.errors", "bench.data", "bench.metrics", "bench.published", "bench.inference.scoring"},
     "bench.stages": {"models", "bench"},
     "ablations": {"bench"},
 }
@@ -58,28 +59,64 @@ def test_resolve_sees_every_edit_of_code() -> None:
     assert set(PACKAGES) <= set(stages()["resolve"]["deps"])
 
 
+class Copied(NamedTuple):
+    """Our code elsewhere, with the digest of what each stage imports of it."""
+
+    root: Path
+    digests: dict[str, str]
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {stage: sha256_of_stage(stage, root) for stage in STAGE_MODULES}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Copied:
+    root = tmp_path_factory.mktemp("copied")
+    for package in PACKAGES:
+        shutil.copytree(REPO / package, root / package, ignore=shutil.ignore_patterns("__pycache__", "warmstart"))
+    return Copied(root, digests(root))
+
+
+PAGES = {"report", "errors", "ablations"}
+EVERY_PAGE = PAGES | {"architectures"}
+TOO_STALE = pytest.mark.xfail(
+    strict=True, reason="scoring, which train needs, imports what scored_detections alone needs"
+)
+
+
 @pytest.mark.parametrize(
     ("file", "stale"),
     [
-        ("bench/metrics/presence.py", {"evaluate"}),
+        ("bench/metrics/presence.py", {"evaluate"} | EVERY_PAGE),  # rows are named by its metrics
+        ("bench/metrics/bootstrap.py", {"evaluate"} | EVERY_PAGE),
+        ("bench/metrics/oks.py", {"train", "evaluate"} | EVERY_PAGE),  # the best epoch is that of the highest AP
+        ("bench/metrics/strata.py", {"errors"}),
+        ("bench/inference/scoring.py", {"train", "evaluate"} | EVERY_PAGE),
+        pytest.param("bench/inference/nms.py", {"evaluate", "errors"}, marks=TOO_STALE),
+        ("bench/data/detections.py", {"prepare", "predict"}),
+        pytest.param("bench/data/predictions.py", {"predict", "evaluate", "report", "errors"}, marks=TOO_STALE),
         ("bench/data/synthetic/look.py", {"prepare"}),
         ("bench/training/losses.py", {"train"}),
         ("bench/inference/flip.py", {"train", "predict"}),
         ("models/hrnet.py", {"train", "predict", "architectures"}),
-        ("bench/reporting/tables.py", {"report", "ablations", "architectures"}),
-        ("bench/published.py", {"report", "ablations", "architectures"}),
-        ("bench/reporting/rows.py", {"evaluate", "report", "ablations", "architectures"}),
+        ("bench/stages/evaluate.py", {"evaluate"}),
+        ("bench/stages/provenance.py", {"evaluate"}),
+        ("bench/reporting/results.py", {"evaluate"} | EVERY_PAGE),
+        ("bench/reporting/tables.py", EVERY_PAGE),
+        ("bench/published.py", EVERY_PAGE),
+        ("bench/reporting/rows.py", {"evaluate"} | EVERY_PAGE),
         ("bench/errors.py", set(STAGE_MODULES)),
         ("bench/resolve.py", set()),
     ],
 )
-def test_an_edit_of_code_makes_just_its_readers_stale(file: str, stale: set[str], tmp_path: Path) -> None:
-    for package in PACKAGES:
-        shutil.copytree(REPO / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "warmstart"))
-    before = {stage: sha256_of_stage(stage, tmp_path) for stage in STAGE_MODULES}
-    with (tmp_path / file).open("a") as edited:
-        edited.write("\nEDITED = True\n")
-    assert {stage for stage in STAGE_MODULES if sha256_of_stage(stage, tmp_path) != before[stage]} == stale
+def test_an_edit_of_code_makes_just_its_readers_stale(file: str, stale: set[str], copied: Copied) -> None:
+    edited = copied.root / file
+    before = edited.read_text()
+    edited.write_text(before + "\nEDITED = True\n")
+    after = digests(copied.root)
+    edited.write_text(before)
+    assert {stage for stage in STAGE_MODULES if after[stage] != copied.digests[stage]} == stale
 
 
 def test_the_packages_are_ours() -> None:
@@ -89,8 +126,9 @@ def test_the_packages_are_ours() -> None:
 
 
 def test_light_packages_do_not_need_torch() -> None:
-    """Their modules are imported by stages that must start fast: resolve, prepare, evaluate, report."""
-    for module in ("bench.stages.resolve", "bench.stages.prepare", "bench.stages.evaluate", "bench.stages.report"):
+    """Their modules are imported by stages that must start fast."""
+    light = [STAGE_MODULES[stage] for stage in ("prepare", "evaluate", *sorted(PAGES))]
+    for module in ("bench.stages.resolve", *light):
         for file in import_closure(module):
             tree = ast.parse(file.read_text())
             imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

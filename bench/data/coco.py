@@ -4,6 +4,7 @@ A manifest (`bench.data.subset`) is itself a COCO file, so the same reader serve
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Person(NamedTuple):
     """One annotated person. Arrays are never edited in place.
 
     `bbox` (x, y, w, h) and `keypoints` (K, 2) in image pixels; `labels` holds COCO's v, kept as is, and the truth of
-    drawn people (0 outside the image, 1 hidden, 2 visible).
+    drawn people (0 outside the image, 1 hidden, 2 visible), whose `true_keypoints` (K, 2) are all known.
     """
 
     annotation_id: int
@@ -38,6 +39,7 @@ class Person(NamedTuple):
     bbox_score: float
     keypoints: Floats
     labels: Labels
+    true_keypoints: Floats | None = None
 
 
 def read_coco(file: Path) -> CocoDict:
@@ -52,7 +54,7 @@ def read_coco(file: Path) -> CocoDict:
         raise UserError(f"{file}: cannot be read ({error.strerror}), wanted a COCO keypoint file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text (byte {error.start}), wanted a COCO keypoint file") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise UserError(f"{file}: broken JSON ({error}), wanted a COCO keypoint file") from error
     if not isinstance(content, dict):
         raise UserError(
@@ -68,7 +70,7 @@ def read_coco(file: Path) -> CocoDict:
 def _check_ids(entries: list[Any], where: str) -> None:
     seen = set()
     for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or type(entry.get("id")) is not int:
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
             raise UserError(f"{where}[{position}]: found {_short(entry)}, wanted a mapping with a whole-number id")
         if entry["id"] in seen:
             raise UserError(f"{where}[{position}]: id {entry['id']} is used twice, wanted unique ids")
@@ -86,29 +88,42 @@ def check_image(image: CocoDict) -> str | None:
     return None
 
 
-def check_annotation(annotation: CocoDict) -> str | None:
+class Layout(NamedTuple):
+    """What data sets annotate differently in COCO's format."""
+
+    num_keypoints: int = NUM_KEYPOINTS
+    counted: frozenset[int] = frozenset({1, 2})  # the values of v that an annotation's num_keypoints counts
+    has_area: bool = True  # of the person's segment
+
+
+COCO_LAYOUT = Layout()
+CROWDPOSE_LAYOUT = Layout(num_keypoints=14, counted=frozenset({2}), has_area=False)
+
+
+def check_annotation(annotation: CocoDict, layout: Layout = COCO_LAYOUT) -> str | None:
     """What is wrong with an entry of `annotations`, or None: `key: found, wanted`."""
+    num_values = 3 * layout.num_keypoints
     checks: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "image_id": (lambda value: type(value) is int, "a whole number"),
+        "image_id": (_is_id, "a whole number"),
         "category_id": (lambda value: value == PERSON_CATEGORY, f"{PERSON_CATEGORY}, a person"),
-        "keypoints": (lambda value: _numbers(value, 3 * NUM_KEYPOINTS), f"{3 * NUM_KEYPOINTS} finite numbers"),
+        "keypoints": (lambda value: _numbers(value, num_values), f"{num_values} finite numbers"),
         "bbox": (lambda value: _numbers(value, 4) and min(value[2:]) > 0, "[x, y, w, h] with w, h > 0"),
         "area": (lambda value: _numbers([value], 1) and value >= 0, "a number of pixels"),
         "iscrowd": (lambda value: value in (0, 1), "0 or 1"),
     }
     for key, (accept, wanted) in checks.items():
-        if not accept(annotation.get(key)):
+        if (key != "area" or layout.has_area) and not accept(annotation.get(key)):
             return f"{key}: found {_short(annotation.get(key))}, wanted {wanted}"
     visibility = annotation["keypoints"][2::3]
     if not set(visibility) <= {0, 1, 2}:
         return f"keypoints: found visibility {_short(sorted(set(visibility) - {0, 1, 2}))}, wanted 0, 1 or 2"
-    num_labelled = sum(v > 0 for v in visibility)
-    if annotation.get("num_keypoints") != num_labelled:
-        found = _short(annotation.get("num_keypoints"))
-        return f"num_keypoints: found {found}, wanted {num_labelled}, the number of keypoints with v > 0"
+    num_counted = sum(v in layout.counted for v in visibility)
+    if annotation.get("num_keypoints") != num_counted:
+        found, values = _short(annotation.get("num_keypoints")), " or ".join(map(str, sorted(layout.counted)))
+        return f"num_keypoints: found {found}, wanted {num_counted}, the number of keypoints with v = {values}"
     truth = annotation.get("true_keypoints")
-    if truth is not None and not _numbers(truth, 3 * NUM_KEYPOINTS):
-        return f"true_keypoints: found {_short(truth)}, wanted {3 * NUM_KEYPOINTS} finite numbers"
+    if truth is not None and not _numbers(truth, num_values):
+        return f"true_keypoints: found {_short(truth)}, wanted {num_values} finite numbers"
     return None
 
 
@@ -119,9 +134,14 @@ def is_scored(annotation: CocoDict) -> bool:
 
 def persons_of(manifest: CocoDict) -> list[Person]:
     """The scored persons of a manifest, in its order."""
-    root = Path(manifest["info"]["image_root"])
-    image_files = {image["id"]: root / image["file_name"] for image in manifest["images"]}
+    image_files = _image_files(manifest)
     return [_person(a, image_files[a["image_id"]]) for a in manifest["annotations"] if is_scored(a)]
+
+
+def _image_files(manifest: CocoDict) -> dict[int, Path]:
+    """By image id."""
+    root = Path(manifest["info"]["image_root"])
+    return {image["id"]: root / image["file_name"] for image in manifest["images"]}
 
 
 def _person(annotation: CocoDict, image_file: Path) -> Person:
@@ -138,7 +158,18 @@ def _person(annotation: CocoDict, image_file: Path) -> Person:
             visibility=triples[:, 2].astype(np.int64),
             true_visibility=None if truth is None else np.array(truth[2::3], dtype=np.int64),
         ),
+        true_keypoints=None if truth is None else np.array(truth, dtype=np.float64).reshape(NUM_KEYPOINTS, 3)[:, :2],
     )
+
+
+def persons_in(bboxes: Floats, bbox_scores: Floats, image_ids: NDArray[np.int64], manifest: CocoDict) -> list[Person]:
+    """Detected boxes (D, 4) as persons of whom nothing is labelled, and whose annotation_id is -1."""
+    image_files = _image_files(manifest)
+    keypoints, visibility = np.zeros((NUM_KEYPOINTS, 2)), np.zeros(NUM_KEYPOINTS, dtype=np.int64)
+    return [
+        Person(-1, image_id, image_files[image_id], bbox, score, keypoints, Labels(visibility, None))
+        for image_id, bbox, score in zip(image_ids.tolist(), bboxes, bbox_scores.tolist(), strict=True)
+    ]
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
@@ -153,11 +184,16 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+def _is_id(value: Any) -> bool:
+    return type(value) is int and value.bit_length() < 64  # as arrays hold it
+
+
 def _numbers(value: Any, length: int) -> bool:
+    largest = sys.float_info.max  # JSON's whole numbers may be larger
     return (
         isinstance(value, list)
         and len(value) == length
-        and all(isinstance(x, int | float) and not isinstance(x, bool) and np.isfinite(x) for x in value)
+        and all(type(x) in {int, float} and -largest <= x <= largest for x in value)
     )
 
 

@@ -24,6 +24,11 @@ OKS_SIGMAS = np.array(
 )  # fmt: skip
 """Per-keypoint constants k_i / 2 of the object keypoint similarity."""
 
+CROWDPOSE_SIGMAS = np.array(
+    [0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079]
+)
+"""Those of CrowdPose's 14 keypoints (Li et al., CVPR 2019): shoulders to ankles as in COCO, then head top and neck."""
+
 
 def flip_order() -> list[int]:
     """For each keypoint the index of its mirror partner (itself on the midline)."""

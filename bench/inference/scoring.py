@@ -1,71 +1,112 @@
-"""The score of a person, and predictions in COCO's result format.
+"""The score of a person, and which poses are evaluated.
 
 COCO's OKS never reads the third value of a predicted keypoint, so confidence reaches AP only through the person score:
 every number must say which rule gave it. Letters: N persons, K keypoints.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.coco import PERSON_CATEGORY
+from bench.data.geometry import Floats
+from bench.data.people import Detections, Truth
+from bench.data.predictions import Split
 from bench.errors import UserError
+from bench.inference.nms import oks_nms
 
 MIN_KEYPOINT_SCORE = 0.2
 
-ScoreRule = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
+Array = NDArray[np.floating]
 
 
 def box(
-    bbox_score: NDArray[np.floating],
-    score: NDArray[np.floating],  # noqa: ARG001  # one signature for all rules
-) -> NDArray[np.float64]:
+    bbox_score: Array,
+    score: Array,  # noqa: ARG001  # one signature for all rules
+    presence: Array,  # noqa: ARG001
+) -> Floats:
     """The detector's score, whatever the keypoints."""
     return bbox_score.astype(np.float64)
 
 
-def box_keypoint(bbox_score: NDArray[np.floating], score: NDArray[np.floating]) -> NDArray[np.float64]:
+def box_keypoint(bbox_score: Array, score: Array, presence: Array) -> Floats:  # noqa: ARG001
     """Box score times the mean of the keypoint scores above 0.2, 0 when there are none.
 
     Source: HRNet's COCO evaluation (Sun et al. 2019, section 4.1), as in ViTPose and mmpose.
     """
-    score = score.astype(np.float64)
-    counts = score > MIN_KEYPOINT_SCORE
-    total = np.where(counts, score, 0.0).sum(axis=1)
-    mean: NDArray[np.float64] = total / np.maximum(counts.sum(axis=1), 1)
-    return bbox_score * mean
+    score = score.astype(np.float64)  # as their code compares a single precision peak with .2
+    return bbox_score * _weighted_mean(score, (score > MIN_KEYPOINT_SCORE).astype(np.float64))
 
 
-SCORE_RULES: dict[str, ScoreRule] = {"box": box, "box_keypoint": box_keypoint}
-"""Rules by name: bbox_score (N,) and keypoint score (N, K) give the person score (N,)."""
+def box_presence(bbox_score: Array, score: Array, presence: Array) -> Floats:  # noqa: ARG001
+    """Box score times the mean probability that a keypoint is there, whatever the heatmaps."""
+    return bbox_score * presence.mean(axis=1, dtype=np.float64)
 
 
-def to_coco_results(
-    image_ids: NDArray[np.integer],
-    keypoints: NDArray[np.floating],
-    score: NDArray[np.floating],
-    person_scores: NDArray[np.floating],
-) -> list[dict[str, Any]]:
-    """One COCO result per person.
+def presence_weighted(bbox_score: Array, score: Array, presence: Array) -> Floats:
+    """Box score times the mean of the keypoint scores, weighted by presence; 0 when nothing is there."""
+    return bbox_score * _weighted_mean(score, presence)
 
-    image_ids and person_scores are (N,), keypoints (N, K, 2) in image pixels, score (N, K).
 
-    There is no bbox on purpose: the COCO tools would then take its area instead of the keypoints' extent, and APM and
-    APL would no longer compare with those of HRNet or TransPose.
+def _weighted_mean(score: Array, weight: Array) -> Floats:
+    """(N,) over the keypoints (N, K), 0 where the weights sum to 0."""
+    weight = weight.astype(np.float64)
+    total = (weight * score).sum(axis=1)
+    norm = weight.sum(axis=1)
+    return np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
+
+
+class ScoreRule(NamedTuple):
+    """A rule, what it must know and, for tables, what it says."""
+
+    function: Callable[[Array, Array, Array], Floats]  # bbox_score (N,), score (N, K), presence (N, K) to (N,)
+    needs_presence: bool
+    meaning: str
+
+
+SCORE_RULES = {
+    "box": ScoreRule(box, False, "detector's score"),
+    "box_keypoint": ScoreRule(box_keypoint, False, "detector's score x mean keypoint score above 0.2"),
+    "box_presence": ScoreRule(box_presence, True, "detector's score x mean presence"),
+    "presence_weighted": ScoreRule(
+        presence_weighted, True, "detector's score x mean keypoint score weighted by presence"
+    ),
+}
+"""Rules by name."""
+
+
+def person_scores(rule: str, bbox_score: Array, score: Array, presence: Array | None) -> Floats:
+    """The score (N,) of each person under a rule of `SCORE_RULES`.
+
+    bbox_score (N,), keypoint score (N, K), presence (N, K) as probabilities, None for a model without a presence head.
 
     Raises:
-        UserError: the shapes do not agree.
+        UserError: the rule needs presence and there is none, or not for every keypoint.
     """
-    num_persons, num_keypoints = score.shape
-    found = [image_ids.shape, keypoints.shape, person_scores.shape]
-    wanted = [(num_persons,), (num_persons, num_keypoints, 2), (num_persons,)]
-    if found != wanted:
-        raise UserError(f"results: found image_ids, keypoints, person_scores of shapes {found}, wanted {wanted}")
-    triplets = np.concatenate([keypoints, score[..., None]], axis=2, dtype=np.float64)
-    flat = triplets.reshape(num_persons, 3 * num_keypoints)
-    return [
-        {"image_id": int(image_id), "category_id": PERSON_CATEGORY, "keypoints": values, "score": float(person_score)}
-        for image_id, values, person_score in zip(image_ids, flat.tolist(), person_scores, strict=True)
-    ]
+    chosen = SCORE_RULES[rule]
+    unknown = np.full(score.shape, np.nan)  # shows in the scores of a rule that looks at presence after all
+    known = _require_probabilities(presence, rule) if chosen.needs_presence else unknown
+    return chosen.function(bbox_score, score, known)
+
+
+def _require_probabilities(presence: Array | None, rule: str) -> Array:
+    if presence is None:
+        raise UserError(f"score rule {rule}: found a model without presence, wanted one with a presence head")
+    wrong = np.argwhere(~((presence >= 0) & (presence <= 1)))
+    if len(wrong):
+        person, keypoint = wrong[0]
+        raise UserError(
+            f"score rule {rule}: presence of person {person}, keypoint {keypoint}: "
+            f"found {presence[person, keypoint]:g}, wanted a probability"
+        )
+    return presence
+
+
+def scored_detections(split: Split, truth: Truth, rule: str, nms_threshold: float | None) -> Detections:
+    """The poses of a split, scored by a rule, without those that OKS-NMS takes for repetitions."""
+    score = person_scores(rule, split.bbox_score, split.score, split.presence)
+    detections = truth.detections(split.image_ids, split.keypoints, split.score, score)
+    if nms_threshold is None:
+        return detections
+    return detections.take(oks_nms(detections.image, split.keypoints, score, split.view_area, nms_threshold))

@@ -1,200 +1,243 @@
-"""COCO keypoint AP and AR by object keypoint similarity (Lin et al. 2014; cocodataset.org/#keypoints-eval).
+"""Object keypoint similarity and who is matched to whom, on arrays (Lin et al. 2014; cocodataset.org/#keypoints-eval).
 
-pycocotools matches people, image by image; the matches are kept and accumulated here, so that the bootstrap re-weights
-images without matching again. Letters: I images, D detections, A area ranges (all, medium, large), T the ten OKS
-thresholds, R the 101 recall points.
+The rules are those of pycocotools to the last tie; other evaluators' are named switches (`RULES`).
+Letters: P annotated people, D detections, K keypoints, N pairs, T thresholds, A groups of people that are scored apart.
 """
 
-import contextlib
-import io
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from bench.data.coco import PERSON_CATEGORY, check_annotation
-from bench.data.keypoints import NUM_KEYPOINTS
-from bench.errors import UserError
-from bench.metrics.bootstrap import Interval, draw_images, percentile_interval
+from bench.data.geometry import Floats
+from bench.data.keypoints import CROWDPOSE_SIGMAS, OKS_SIGMAS
+from bench.data.people import Detections, People
 
-STATS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
-_AREAS = {"all": 0, "medium": 1, "large": 2}  # position in pycocotools' areaRng
-_THRESHOLDS = {"50": 0, "75": 5}  # position in pycocotools' iouThrs: .5, .55, ... .95
-_RESULT_KEYS = {"image_id", "category_id", "keypoints", "score"}
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+AREA_RANGES = {"": (0.0, 1e5**2), "M": (32.0**2, 96.0**2), "L": (96.0**2, 1e5**2)}
+"""COCO's groups of people by area in square pixels, both ends included: all, medium, large. Nobody is small."""
 
+IGNORED, MISS, HIT = 0, 1, 2
+"""What a detection is at one threshold: not to be counted, matched to nobody, matched to somebody who counts."""
 
-class ImageMatches(NamedTuple):
-    """Matches of every image, images in ascending order of their id; an image's detections are contiguous."""
-
-    num_counted: NDArray[np.int64]  # (A, I) people that count
-    offset: NDArray[np.int64]  # (I + 1,) where an image's detections begin
-    score: NDArray[np.float64]  # (D,)
-    hit: NDArray[np.bool_]  # (A, T, D) matched to a person that counts
-    miss: NDArray[np.bool_]  # (A, T, D) matched to nobody, and not to be ignored
-    recall_points: NDArray[np.float64]  # (R,)
+CHUNK = 20_000  # pairs at a time, so that they fit into a core's cache
 
 
-class OKSEvaluation:
-    """`stats`: the ten `STATS` as fractions, NaN where no person counts (pycocotools says -1)."""
+class Rules(NamedTuple):
+    """Where evaluators differ on the same keypoints."""
 
-    def __init__(self, matches: ImageMatches) -> None:
-        self._matches = matches
-        self.stats = self.resample(np.arange(self.num_images))
-
-    @property
-    def num_images(self) -> int:
-        return len(self._matches.offset) - 1
-
-    def resample(self, image_index: NDArray[np.integer]) -> dict[str, float]:
-        """The statistics of the images at these positions (any length, repeats allowed), as if a repeated image were
-        another one with the same people. Positions follow the ascending image ids.
-        """
-        matches = self._matches
-        detections = _concatenate_ranges(matches.offset[image_index], matches.offset[image_index + 1])
-        # Stable, as in pycocotools: the order of ties is part of the definition.
-        detections = detections[np.argsort(-matches.score[detections], kind="stable")]
-        num_counted = matches.num_counted[:, image_index].sum(axis=1)
-        curves = [
-            _accumulate(hit[:, detections], miss[:, detections], count, matches.recall_points)
-            for hit, miss, count in zip(matches.hit, matches.miss, num_counted, strict=True)
-        ]
-        precision, recall = np.stack(curves, axis=1)  # (A, T) each
-        return _summarise("AP", precision) | _summarise("AR", recall)
+    sigmas: Floats = OKS_SIGMAS
+    max_detections: int = 20  # of an image, the highest scores
+    segment_area: bool = True  # else 0.53 of the box, for data sets that annotate no area
+    drop_zero_scores: bool = False  # detections whose keypoint scores are all 0 or less vanish
+    ignore_unmatched_outside: bool = True  # unmatched detections outside of an area range are not counted in it
 
 
-def evaluate_oks(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> OKSEvaluation:
-    """Match `results` to the people of `ground_truth`, both in COCO's layout and category 1. Neither is changed.
+RULES = {
+    "coco": Rules(),
+    "xtcocotools": Rules(drop_zero_scores=True),
+    "xtcocotools_before_1_12": Rules(drop_zero_scores=True, ignore_unmatched_outside=False),
+    "crowdpose": Rules(sigmas=CROWDPOSE_SIGMAS, segment_area=False, drop_zero_scores=True),
+}
+"""pycocotools; xtcocotools, and how it took APM and APL before version 1.12; CrowdPose as xtcocotools reads it."""
 
-    `ground_truth["images"]` says what is evaluated: annotations of other images are left out. Results carry no bbox:
-    with one, the COCO tools would take its area, not the keypoints' extent, and APM and APL would change.
 
-    Raises:
-        UserError: no images; a broken annotation; a result with a missing or unknown key, an unknown image or category,
-            a wrong number of keypoints, or a coordinate or score that is not finite. The message names the annotation's
-            id or the result's index.
+class Groups(NamedTuple):
+    """Parts of the people that are scored apart: the others are ignored, and so is who is matched to them."""
+
+    people: Bools  # (A, P) counts in the group
+    unmatched: Bools  # (A, D) a detection that is matched to nobody counts as a miss in the group
+
+
+def everyone(people: People, detections: Detections) -> Groups:
+    """One group of all people, large or small."""
+    return Groups(~ignored_people(people)[None], np.ones((1, len(detections.image)), dtype=bool))
+
+
+class Matches(NamedTuple):
+    """What every detection is in every group at every threshold. Detections stand by image, best first."""
+
+    image: Ints  # (D,) position of the image, ascending
+    score: Floats  # (D,) descending within an image
+    outcome: NDArray[np.int8]  # (A, T, D) IGNORED, MISS or HIT
+    person: NDArray[np.int32]  # (A, T, D) whom it is matched to, -1 for nobody
+    detection: Ints  # (D,) its place among the detections given
+    num_counted: Ints  # (A, I) people that count, by image
+
+
+def keep_detections(detections: Detections, rules: Rules) -> Ints:
+    """Places of the detections that are evaluated: by image, by descending score (ties as given), at most so many."""
+    score = detections.score
+    order = np.lexsort((-score, detections.image))
+    if rules.drop_zero_scores:
+        order = order[(detections.keypoint_score[order] > 0).any(axis=1)]
+    image = detections.image[order]
+    first = np.searchsorted(image, image)  # of its image
+    return order[np.arange(len(order)) - first < rules.max_detections].astype(np.int64)
+
+
+def person_areas(people: People, rules: Rules) -> Floats:
+    """(P,) in square pixels; 0.53 is the median share of a person's box that its segment fills."""
+    return people.area if rules.segment_area else people.bbox[:, 2] * people.bbox[:, 3] * 0.53
+
+
+def ignored_people(people: People) -> Bools:
+    """(P,) crowds and people without labelled keypoints."""
+    return people.crowd | (people.num_keypoints == 0)
+
+
+def area_groups(people: People, detections: Detections, rules: Rules) -> Groups:
+    """COCO's three groups by area (`AREA_RANGES`)."""
+    low, high = (np.array(ends)[:, None] for ends in zip(*AREA_RANGES.values(), strict=True))
+    area = person_areas(people, rules)
+    within = (area >= low) & (area <= high)
+    unmatched = (detections.area >= low) & (detections.area <= high) | (not rules.ignore_unmatched_outside)
+    return Groups(within & ~ignored_people(people), unmatched)
+
+
+def keypoint_similarity(points: Floats, people: People, person: Ints, rules: Rules) -> Floats:
+    """Similarity (N, K) of each keypoint (N, K, 2) with that of a person (N,); meaningless where it is not labelled.
+
+    Nobody labelled a keypoint of some people: then it is the distance to their box, doubled in size, that counts.
     """
-    image_ids = {image["id"] for image in ground_truth["images"]}
-    if not image_ids:
-        raise UserError("ground truth: found no images, wanted at least 1")
-    annotations = [dict(person) for person in ground_truth["annotations"] if person.get("image_id") in image_ids]
-    for annotation in annotations:
-        _check_annotation(annotation)
-    for index, result in enumerate(results):
-        _check_result(index, result, image_ids)
-    # pycocotools takes a match to annotation id 0 for no match, so ours count from 1.
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = _index_coco(ground_truth["images"], annotations)
-        # loadRes reads the first result, so it fails on none.
-        found = truth.loadRes([dict(r) for r in results]) if results else _index_coco(ground_truth["images"], [])
-        evaluator = COCOeval(truth, found, "keypoints")
-        evaluator.evaluate()
-    return OKSEvaluation(_collect_matches(evaluator))
+    away = points - people.keypoints[person]
+    unlabelled = ~(people.visibility[person] > 0).any(axis=1)
+    if unlabelled.any():
+        corner, size = people.bbox[person[unlabelled], None, :2], people.bbox[person[unlabelled], None, 2:]
+        point = points[unlabelled]
+        away[unlabelled] = np.maximum(0, corner - size - point) + np.maximum(0, point - (corner + size * 2))
+    return similarity_at(np.square(away).sum(axis=-1), people, person, rules)
 
 
-def oks_intervals(evaluation: OKSEvaluation, num_resamples: int, rng: np.random.Generator) -> dict[str, Interval]:
-    """95 % intervals of all `STATS` by image bootstrap."""
-    resampled = [evaluation.resample(index) for index in draw_images(evaluation.num_images, num_resamples, rng)]
-    return {
-        name: percentile_interval(evaluation.stats[name], np.array([stats[name] for stats in resampled]))
-        for name in STATS
-    }
+def similarity_at(squared_distance: Floats, people: People, person: Ints, rules: Rules) -> Floats:
+    """Similarity (N, K) of keypoints so far away, in square pixels, (N, K), from those of people (N,)."""
+    variance = (2 * rules.sigmas) ** 2
+    area = person_areas(people, rules)[person, None] + np.spacing(1)
+    similarity: Floats = np.exp(-(squared_distance / variance / area / 2))
+    return similarity
 
 
-def _accumulate(
-    hit: NDArray[np.bool_], miss: NDArray[np.bool_], num_counted: int, recall_points: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average precision and recall (T,) of detections (T, D) sorted by score; COCOeval.accumulate, vectorised."""
-    num_thresholds = len(hit)
-    if num_counted == 0:
-        return np.full(num_thresholds, np.nan), np.full(num_thresholds, np.nan)
-    hits = np.cumsum(hit, axis=1, dtype=np.float64)
-    precision = hits / (np.cumsum(miss, axis=1, dtype=np.float64) + hits + np.spacing(1))
-    # Best precision at this recall or beyond; 0 beyond the highest recall reached.
-    envelope = np.pad(np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1], ((0, 0), (0, 1)))
-    recall = hits / num_counted
-    position = np.stack([np.searchsorted(row, recall_points) for row in recall])
-    average_precision = np.take_along_axis(envelope, position, axis=1).mean(axis=1)
-    return average_precision, np.pad(recall, ((0, 0), (1, 0)))[:, -1]
+def oks_of_pairs(points: Floats, people: People, person: Ints, rules: Rules) -> Floats:
+    """OKS (N,) of poses (N, K, 2) with people (N,): the mean over labelled keypoints, or over all where none is."""
+    labelled = people.visibility[person] > 0
+    labelled |= ~labelled.any(axis=1, keepdims=True)
+    similarity = np.where(labelled, keypoint_similarity(points, people, person, rules), 0.0)
+    oks: Floats = similarity.sum(axis=1) / labelled.sum(axis=1)
+    return oks
 
 
-def _summarise(name: str, by_area: NDArray[np.float64]) -> dict[str, float]:
-    """The five numbers of AP or of AR from its values (A, T)."""
-    everyone = by_area[_AREAS["all"]]
-    return {
-        name: float(everyone.mean()),
-        **{name + label: float(everyone[position]) for label, position in _THRESHOLDS.items()},
-        f"{name}M": float(by_area[_AREAS["medium"]].mean()),
-        f"{name}L": float(by_area[_AREAS["large"]].mean()),
-    }
+class Pairs(NamedTuple):
+    """Every detection with every person of its image; a detection's pairs stand together, in the order of people."""
+
+    detection: Ints  # (N,)
+    person: Ints  # (N,)
+    oks: Floats  # (N,)
 
 
-def _collect_matches(evaluator: COCOeval) -> ImageMatches:
-    num_images = len(evaluator.params.imgIds)
-    by_area = [evaluator.evalImgs[i * num_images : (i + 1) * num_images] for i in _AREAS.values()]
-    num_detections = [len(image["dtScores"]) if image else 0 for image in by_area[0]]
-    scores = [image["dtScores"] for image in by_area[0] if image]
-    matched = np.stack([_concatenate(images, "dtMatches", evaluator) for images in by_area]) > 0
-    ignored = np.stack([_concatenate(images, "dtIgnore", evaluator) for images in by_area]) > 0
-    return ImageMatches(
-        num_counted=np.array([[np.sum(image["gtIgnore"] == 0) if image else 0 for image in row] for row in by_area]),
-        offset=np.concatenate([[0], np.cumsum(num_detections, dtype=np.int64)]),
-        score=np.concatenate([np.zeros(0), *scores]),
-        hit=matched & ~ignored,
-        miss=~matched & ~ignored,
-        recall_points=evaluator.params.recThrs,
-    )
+def pair_up(people: People, detections: Detections, rules: Rules) -> Pairs:
+    """All pairs and their OKS. Detections as `keep_detections` orders them."""
+    first, last = (np.searchsorted(people.image, detections.image, side) for side in ("left", "right"))
+    detection = np.repeat(np.arange(len(detections.image)), last - first)
+    person = _ranges(first, last)
+    chunks = (slice(start, start + CHUNK) for start in range(0, len(person), CHUNK))
+    oks = [oks_of_pairs(detections.keypoints[detection[c]], people, person[c], rules) for c in chunks]
+    return Pairs(detection, person, np.concatenate([np.zeros(0), *oks]))
 
 
-def _concatenate(images: list[dict[str, Any] | None], key: str, evaluator: COCOeval) -> NDArray[np.float64]:
-    """(T, D) of all images; an image without people and detections is None."""
-    nothing = np.zeros((len(evaluator.params.iouThrs), 0))
-    return np.concatenate([nothing, *(image[key] for image in images if image)], axis=1)
+def match(
+    people: People,
+    detections: Detections,
+    num_images: int,
+    rules: Rules = RULES["coco"],
+    groups: Groups | None = None,
+    thresholds: Floats = THRESHOLDS,
+    pairs: Pairs | None = None,
+) -> Matches:
+    """Match detections to people, image by image: the best detection first takes the person it is most similar to.
+
+    Only similarities of at least the threshold count. People who count are preferred to ignored ones; among equals the
+    last of the file is taken; a crowd can be taken again and again. All as in pycocotools. `pairs`, those of `pair_up`,
+    put another similarity in the place of OKS; the detections must then stand as `keep_detections` orders them.
+    """
+    kept = keep_detections(detections, rules)
+    assert pairs is None or np.array_equal(kept, np.arange(len(detections.image))), "pairs of other detections"
+    found = detections.take(kept)
+    if groups is None:
+        groups = area_groups(people, found, rules)
+    else:
+        groups = groups._replace(unmatched=groups.unmatched[:, kept])
+    person = np.full((len(groups.people), len(thresholds), len(kept)), -1, dtype=np.int32)
+    pairs = pair_up(people, found, rules) if pairs is None else pairs
+    for block in _blocks(people, found, pairs):
+        _match_block(block, people, groups, thresholds, person)
+    group = np.arange(len(groups.people))[:, None, None]
+    counts = np.concatenate([groups.people, np.zeros((len(group), 1), dtype=bool)], axis=1)[group, person]
+    outcome = np.where(counts, HIT, np.where((person < 0) & groups.unmatched[:, None], MISS, IGNORED))
+    num_counted = np.stack([np.bincount(people.image[row], minlength=num_images) for row in groups.people])
+    return Matches(found.image, found.score, outcome.astype(np.int8), person, kept, num_counted)
 
 
-def _concatenate_ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+class Block(NamedTuple):
+    """Images with about equally many people, in one array. Letters: n images, R detections of each, G people of each.
+
+    Images stand by falling number of detections.
+    """
+
+    detection: Ints  # (n, R), -1 for none
+    person: Ints  # (n, G), -1 for none
+    oks: Floats  # (n, R, G), -1 for none
+
+
+def _blocks(people: People, detections: Detections, pairs: Pairs) -> Iterator[Block]:
+    """The images with detections and people, those with 1, 2, up to 4, up to 8, ... people at a time."""
+    images, first, num_detections = np.unique(detections.image, return_index=True, return_counts=True)
+    first_person, last_person = (np.searchsorted(people.image, images, side) for side in ("left", "right"))
+    num_people = last_person - first_person
+    first_pair = np.searchsorted(pairs.detection, first)
+    size = np.ceil(np.log2(np.maximum(num_people, 1))).astype(np.int64)
+    for exponent in np.unique(size[num_people > 0]):
+        chosen = np.flatnonzero((size == exponent) & (num_people > 0))
+        chosen = chosen[np.argsort(-num_detections[chosen], kind="stable")]
+        r, g = (np.arange(numbers[chosen].max()) for numbers in (num_detections, num_people))
+        is_detection, is_person = r < num_detections[chosen, None], g < num_people[chosen, None]
+        pair = first_pair[chosen, None, None] + r[:, None] * num_people[chosen, None, None] + g
+        real = is_detection[:, :, None] & is_person[:, None]
+        yield Block(
+            detection=np.where(is_detection, first[chosen, None] + r, -1),
+            person=np.where(is_person, first_person[chosen, None] + g, -1),
+            oks=np.where(real, pairs.oks[np.where(real, pair, 0)], -1.0),
+        )
+
+
+def _match_block(block: Block, people: People, groups: Groups, thresholds: Floats, person: NDArray[np.int32]) -> None:
+    """Fill `person` (A, T, D): one pass over the ranks of detections, all images, groups and thresholds at once."""
+    g = block.person.shape[1]
+    lowest = np.minimum(thresholds, 1 - 1e-10)
+    free = np.ones((len(groups.people), len(thresholds), len(block.person), g), dtype=bool)
+    crowd = people.crowd[block.person]
+    bonus = (groups.people[:, block.person] * np.int16(g + 1)).astype(np.int16)  # (A, n, G)
+    for rank in range(block.detection.shape[1]):
+        n = int(np.searchsorted(-(block.detection[:, rank] >= 0).astype(int), 0))
+        oks = block.oks[:n, rank]
+        # Places among the image's people are compared, not similarities: exact, in small numbers, ties kept.
+        place = (oks[:, :, None] >= oks[:, None]).sum(axis=2).astype(np.int16)  # (n, G)
+        allowed = free[:, :, :n] & (oks >= lowest[:, None, None])
+        preference = np.where(allowed, (place + bonus[:, :n])[:, None], np.int16(0))  # (A, T, n, G)
+        best = g - 1 - preference[..., ::-1].argmax(axis=-1)  # the last among equals
+        taken = np.take_along_axis(preference, best[..., None], axis=-1)[..., 0] > 0
+        a, t, i = np.nonzero(taken)
+        chosen = best[a, t, i]
+        person[a, t, block.detection[i, rank]] = block.person[i, chosen]
+        free[a, t, i, chosen] = crowd[i, chosen]
+
+
+def _ranges(start: Ints, end: Ints) -> Ints:
     """start[0] .. end[0] - 1, start[1] .. end[1] - 1, and so on, in one array."""
     length = end - start
     shift = start - (np.cumsum(length) - length)
-    positions: NDArray[np.int64] = np.arange(length.sum()) + np.repeat(shift, length)
+    positions: Ints = np.arange(length.sum()) + np.repeat(shift, length)
     return positions
-
-
-def _index_coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": PERSON_CATEGORY}]}
-    coco.createIndex()
-    return coco
-
-
-def _check_annotation(annotation: dict[str, Any]) -> None:
-    name = f"ground truth: annotation {annotation.get('id')}"
-    if problem := check_annotation(annotation):
-        raise UserError(f"{name}: {problem}")
-    _check_category(name, annotation)
-
-
-def _check_result(index: int, result: dict[str, Any], image_ids: set[int]) -> None:
-    name = f"results[{index}]"
-    if result.keys() != _RESULT_KEYS:
-        raise UserError(f"{name}: found keys {', '.join(sorted(result))}, wanted {', '.join(sorted(_RESULT_KEYS))}")
-    if result["image_id"] not in image_ids:
-        raise UserError(f"{name}: found image_id {result['image_id']}, wanted an image of the ground truth")
-    _check_category(name, result)
-    keypoints = result["keypoints"]
-    if len(keypoints) != 3 * NUM_KEYPOINTS:
-        raise UserError(f"{name}: found {len(keypoints)} keypoint values, wanted {3 * NUM_KEYPOINTS}")
-    broken = np.flatnonzero(~np.isfinite(np.asarray(keypoints, dtype=np.float64)))
-    if len(broken):
-        raise UserError(f"{name}: found {keypoints[broken[0]]} in keypoint {broken[0] // 3}, wanted finite numbers")
-    if not np.isfinite(result["score"]):
-        raise UserError(f"{name}: found score {result['score']}, wanted a finite number")
-
-
-def _check_category(name: str, entry: dict[str, Any]) -> None:
-    if entry.get("category_id") != PERSON_CATEGORY:
-        raise UserError(f"{name}: found category_id {entry.get('category_id')}, wanted {PERSON_CATEGORY} (person)")

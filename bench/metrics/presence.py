@@ -1,29 +1,15 @@
 """Is a keypoint there? Precision, recall and F1 at a threshold, AUROC without one; micro and per keypoint.
 
 A keypoint is called present where score >= threshold. Keypoints of weight 0 are ignored. Letters: N persons,
-K keypoints, I images, M keypoints pooled for one number, S data sets (the whole one first, then the resamples).
+K keypoints, I images, M keypoints pooled for one number, S data sets (see `bench.metrics.bootstrap.Resampling`).
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import UserError
-from bench.metrics.bootstrap import Interval, count_draws, draw_images, percentile_interval
 
 METRICS = ("precision", "recall", "F1", "AUROC")
-
-
-class PresenceMetrics(NamedTuple):
-    """95 % intervals by name of `METRICS`. `micro` pools all keypoints; `per_keypoint` lists are K long.
-
-    Undefined, hence NaN: precision where nothing is called present, recall and F1 where nothing is present, AUROC where
-    only one class is there.
-    """
-
-    micro: dict[str, Interval]
-    per_keypoint: dict[str, list[Interval]]
 
 
 def choose_threshold(score: NDArray[np.floating], present: NDArray[np.bool_], weight: NDArray[np.floating]) -> float:
@@ -52,71 +38,67 @@ def presence_metrics(
     present: NDArray[np.bool_],
     weight: NDArray[np.floating],
     threshold: float,
-    image_ids: NDArray[np.integer],
-    num_resamples: int,
-    rng: np.random.Generator,
-) -> PresenceMetrics:
-    """All `METRICS` with intervals; score, present, weight (0 or 1) are (N, K), image_ids (N,).
+    image: NDArray[np.integer],
+    counts: NDArray[np.integer],
+) -> list[dict[str, NDArray[np.float64]]]:
+    """All `METRICS` in every data set, (S,) each: of all keypoints pooled, then of each of the K keypoints.
 
-    Every number is taken on the same resamples of the images.
+    score, present, weight (0 or 1) are (N, K), image (N,) positions of the images, counts (S, I) how often each image
+    is taken. Undefined, hence NaN: precision where nothing is called present, recall and F1 where nothing is present,
+    AUROC where only one class is there.
 
     Raises:
-        UserError: shapes differ, a score is not finite, a weight is neither 0 nor 1, or there is no person.
+        UserError: shapes differ, a score is not finite, or a weight is neither 0 nor 1.
     """
     _check(score, present, weight)
-    if image_ids.shape != score.shape[:1]:
-        raise UserError(f"presence: found image_ids of shape {image_ids.shape}, wanted {score.shape[:1]}")
-    images, image = np.unique(image_ids, return_inverse=True)
-    draws = count_draws(draw_images(len(images), num_resamples, rng))
-    draws = np.concatenate([np.ones((1, len(images)), dtype=np.int64), draws])  # (S, I)
+    if image.shape != score.shape[:1]:
+        raise UserError(f"presence: found image of shape {image.shape}, wanted {score.shape[:1]}")
 
-    def pool(keypoints: slice) -> dict[str, Interval]:
-        counts = weight[:, keypoints] > 0  # (N, K)
-        pooled_image = np.broadcast_to(image[:, None], counts.shape)[counts]
-        return _intervals(score[:, keypoints][counts], present[:, keypoints][counts], pooled_image, threshold, draws)
+    def pool(keypoints: slice) -> dict[str, NDArray[np.float64]]:
+        counted = weight[:, keypoints] > 0  # (N, K)
+        pooled_image = np.broadcast_to(image[:, None], counted.shape)[counted]
+        return _metrics(score[:, keypoints][counted], present[:, keypoints][counted], pooled_image, threshold, counts)
 
-    single = [pool(slice(k, k + 1)) for k in range(score.shape[1])]
-    return PresenceMetrics(pool(slice(None)), {name: [metrics[name] for metrics in single] for name in METRICS})
+    return [pool(slice(None)), *(pool(slice(k, k + 1)) for k in range(score.shape[1]))]
 
 
-def _intervals(
+def _metrics(
     score: NDArray[np.floating],
     present: NDArray[np.bool_],
-    image: NDArray[np.int64],
+    image: NDArray[np.integer],
     threshold: float,
-    draws: NDArray[np.int64],
-) -> dict[str, Interval]:
-    """`METRICS` of M pooled keypoints: score, present, image (position of the image) are (M,), draws is (S, I)."""
+    counts: NDArray[np.integer],
+) -> dict[str, NDArray[np.float64]]:
+    """`METRICS` of M pooled keypoints: score, present, image are (M,), counts is (S, I)."""
     claimed = score >= threshold
-    num_images = draws.shape[1]
-    true_positive = draws @ np.bincount(image[claimed & present], minlength=num_images)  # (S,)
-    num_claimed = draws @ np.bincount(image[claimed], minlength=num_images)
-    num_present = draws @ np.bincount(image[present], minlength=num_images)
+    num_images = counts.shape[1]
+    true_positive = counts @ np.bincount(image[claimed & present], minlength=num_images)  # (S,)
+    num_claimed = counts @ np.bincount(image[claimed], minlength=num_images)
+    num_present = counts @ np.bincount(image[present], minlength=num_images)
     f1 = _divide(2 * true_positive, num_claimed + num_present)
-    values = {
+    return {
         "precision": _divide(true_positive, num_claimed),
         "recall": _divide(true_positive, num_present),
         "F1": np.where(num_present > 0, f1, np.nan),
-        "AUROC": _auroc(score, present, image, draws),
+        "AUROC": _auroc(score, present, image, counts),
     }
-    return {name: percentile_interval(float(values[name][0]), values[name][1:]) for name in METRICS}
 
 
 def _auroc(
-    score: NDArray[np.floating], present: NDArray[np.bool_], image: NDArray[np.int64], draws: NDArray[np.int64]
+    score: NDArray[np.floating], present: NDArray[np.bool_], image: NDArray[np.integer], counts: NDArray[np.integer]
 ) -> NDArray[np.float64]:
     """Share of (present, absent) pairs in the right order, ties counted half (Mann-Whitney), in each data set: (S,)."""
     if len(score) == 0:
-        return np.full(len(draws), np.nan)
+        return np.full(len(counts), np.nan)
     order = np.argsort(score)
     present, image = present[order], image[order]
     first = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))  # of each run of equal scores
-    areas = np.zeros(len(draws))
-    pairs = np.zeros(len(draws))
-    for i, times in enumerate(draws):
-        times_drawn = times[image]  # (M,)
-        num_present = np.add.reduceat(times_drawn * present, first)
-        num_absent = np.add.reduceat(times_drawn * ~present, first)
+    areas = np.zeros(len(counts))
+    pairs = np.zeros(len(counts))
+    for i, times in enumerate(counts.astype(np.float64)):
+        taken = times[image]  # (M,)
+        num_present = np.add.reduceat(taken * present, first)
+        num_absent = np.add.reduceat(taken * ~present, first)
         areas[i] = num_present @ (np.cumsum(num_absent) - num_absent / 2)
         pairs[i] = num_present.sum() * num_absent.sum()
     return _divide(areas, pairs)

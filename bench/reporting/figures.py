@@ -15,20 +15,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.errors import UserError
-from bench.reporting.rows import (
-    HEATMAP_PEAK,
-    PRESENCE_HEAD,
-    SOURCES,
-    Row,
-    Source,
-    Summary,
-    by_experiment,
-    keypoint_presence,
-    oks,
-    presence,
-    run_file,
-    summarise,
-)
+from bench.reporting.results import Result, Summary
+from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Source, oks, presence, run_file
 
 DPI = 150
 MARKERS = "osD^vPX*"
@@ -140,19 +128,18 @@ def draw_curves(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], peop
         return figure
 
 
-def draw_keypoints(rows: Sequence[Row], people: str) -> Figure:
+def draw_keypoints(results: Sequence[Result], people: str) -> Figure:
     """Presence F1 per keypoint: one panel per system, one dot per keypoint and source."""
-    groups = by_experiment(rows)
-    num_columns = min(4, len(groups))
-    num_lines = -(-len(groups) // num_columns)
+    num_columns = min(4, len(results))
+    num_lines = -(-len(results) // num_columns)
     with house_style():
         figure = Figure(figsize=(max(2.3 + 2.4 * num_columns, 8.0), 1.2 + 4.9 * num_lines), layout="constrained")
         axes = figure.subplots(num_lines, num_columns, sharex=True, sharey=True, squeeze=False)
-        for ax, (name, group) in zip(axes.flat, groups.items(), strict=False):
-            _dots(ax, group)
-            ax.set_title(name)
+        for ax, result in zip(axes.flat, results, strict=False):
+            _dots(ax, result)
+            ax.set_title(result.name)
             ax.tick_params(axis="x", labelbottom=True)
-        for ax in list(axes.flat)[len(groups) :]:
+        for ax in list(axes.flat)[len(results) :]:
             ax.set_axis_off()
         axes[0, 0].set_yticks(range(len(KEYPOINT_NAMES)), [name.replace("_", " ") for name in KEYPOINT_NAMES])
         axes[0, 0].invert_yaxis()
@@ -160,16 +147,16 @@ def draw_keypoints(rows: Sequence[Row], people: str) -> Figure:
             label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
         labels = [label for label in SOURCES.values() if label in handles]
-        figure.suptitle(f"Presence F1 (%) per keypoint on {people}, {bars_note(rows)}")
+        figure.suptitle(f"Presence F1 (%) per keypoint on {people}, {bars_note(results)}")
         figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=len(labels))
         return figure
 
 
-def _dots(ax: Axes, group: Sequence[Row]) -> None:
-    sources = [source for source in SOURCES if all(source in row.presence for row in group)]
+def _dots(ax: Axes, result: Result) -> None:
+    sources = [source for source in SOURCES if source in result.row.thresholds]
     offsets = np.linspace(-0.24, 0.24, len(sources))
     for offset, source in zip(offsets, sources, strict=True):
-        points = [summarise(group, keypoint_presence(source, "F1", k)) for k in range(len(KEYPOINT_NAMES))]
+        points = [result.number(presence(source, "F1", keypoint)) for keypoint in KEYPOINT_NAMES]
         colour, marker = SOURCE_STYLES[source]
         values, bars = _arrays(points)
         style = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.2}
@@ -178,10 +165,10 @@ def _dots(ax: Axes, group: Sequence[Row]) -> None:
     ax.grid(visible=False, axis="y")
 
 
-def bars_note(rows: Sequence[Row]) -> str:
+def bars_note(results: Sequence[Result]) -> str:
     """What the bars of a figure are."""
-    seeds = len({row.seed for row in rows})
-    return f"mean ± sd over {seeds} seeds" if seeds > 1 else "95 % intervals over images"
+    seeds = max(len(result.rows) for result in results)
+    return f"95 % intervals over images{f' and {seeds} training seeds' if seeds > 1 else ''}"
 
 
 def draw_panels(
@@ -200,6 +187,25 @@ def draw_panels(
                 _line(ax, _positions(settings, i, len(series)), line, joined=log)
             ax.set(title=f"{metric} (%)", xlabel=xlabel)
             _ticks(ax, settings, parent, log=log)
+        figure.suptitle(title)
+        _shared_legend(figure)
+        return figure
+
+
+def draw_grid_of_panels(panels: Mapping[str, tuple[Sequence[str], Sequence[Series]]], title: str) -> Figure:
+    """Numbers (%) against settings that each panel has for itself, by its title; three panels a line."""
+    num_columns = min(3, len(panels))
+    num_lines = -(-len(panels) // num_columns)
+    with house_style():
+        figure = Figure(figsize=(max(4.0 * num_columns, 7.5), 0.8 + 3.1 * num_lines), layout="constrained")
+        axes = list(figure.subplots(num_lines, num_columns, squeeze=False).flat)
+        for ax, (name, (settings, series)) in zip(axes, panels.items(), strict=False):
+            for i, line in enumerate(series):
+                _line(ax, _positions(settings, i, len(series)), line, joined=False)
+            ax.set_title(name)
+            _ticks(ax, settings, None, log=False)
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
         figure.suptitle(title)
         _shared_legend(figure)
         return figure
@@ -251,39 +257,32 @@ def _shared_legend(figure: Figure) -> None:
 
 
 def _arrays(points: Sequence[Summary]) -> tuple[Any, Any]:
-    """Values (P,) and bars (2, P) in per cent: to the interval's bounds, or the standard deviation both ways."""
-    values, lows, highs = [], [], []
-    for value, low, high, sd, _ in points:
-        centre = np.nan if value is None else value
-        values.append(centre)
-        lows.append(sd if sd is not None else np.nan if low is None else centre - low)
-        highs.append(sd if sd is not None else np.nan if high is None else high - centre)
+    """Values (P,) and bars (2, P) in per cent, to the interval's bounds."""
+    numbers = np.array([point[:3] for point in points], dtype=np.float64)  # None becomes NaN
+    values, lows, highs = 100 * numbers.T
     # A percentile interval may leave out its own value; a bar cannot have a negative length.
-    return 100 * np.array(values), 100 * np.maximum(np.array([lows, highs]), 0.0)
+    return values, np.maximum(np.stack([values - lows, highs - values]), 0.0)
 
 
-def draw_systems(rows: Sequence[Row], people: str) -> Figure:
+def draw_systems(results: Sequence[Result], people: str) -> Figure:
     """AP and presence of every system at a glance, the floors beside each."""
-    groups = by_experiment(rows)
-    title = f"Systems on {people}, {bars_note(rows)}"
-    return draw_panels(list(groups), metric_panels(list(groups.values())), title, "")
+    title = f"Systems on {people}, {bars_note(results)}"
+    return draw_panels([result.name for result in results], metric_panels(results), title, "")
 
 
-def metric_panels(groups: Sequence[Sequence[Row]]) -> dict[str, list[Series]]:
-    """AP, and AUROC and F1 by source, of groups of rows that are one setting each."""
-    ap = Series("localisation", [summarise(group, oks("AP")) for group in groups], PALETTE[2], "D")
+def metric_panels(results: Sequence[Result]) -> dict[str, list[Series]]:
+    """AP, and AUROC and F1 by source, of results that are one setting each."""
+    ap = Series("localisation", [result.number(oks("AP")) for result in results], PALETTE[2], "D")
     return {
         "AP": [ap],
-        "presence AUROC": _by_source(groups, "AUROC", [PRESENCE_HEAD, HEATMAP_PEAK]),
-        "presence F1": _by_source(groups, "F1", list(SOURCES)),
+        "presence AUROC": _by_source(results, "AUROC", [PRESENCE_HEAD, HEATMAP_PEAK]),
+        "presence F1": _by_source(results, "F1", list(SOURCES)),
     }
 
 
-def _by_source(groups: Sequence[Sequence[Row]], metric: str, sources: Sequence[Source]) -> list[Series]:
-    found = [source for source in sources if any(source in row.presence for group in groups for row in group)]
+def _by_source(results: Sequence[Result], metric: str, sources: Sequence[Source]) -> list[Series]:
+    found = [source for source in sources if any(source in result.row.thresholds for result in results)]
     return [
-        Series(
-            SOURCES[source], [summarise(group, presence(source, metric)) for group in groups], *SOURCE_STYLES[source]
-        )
+        Series(SOURCES[source], [result.number(presence(source, metric)) for result in results], *SOURCE_STYLES[source])
         for source in found
     ]

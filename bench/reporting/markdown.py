@@ -73,17 +73,31 @@ one seed."""
 
 ONE_SEED = (
     "Brackets are **95 % intervals**: where the number falls in 95 % of the cases when the images of the val split are "
-    "drawn again with replacement (percentile bootstrap). They know nothing of another training seed."
+    "drawn again with replacement ({method}). They know nothing of another training seed."
 )
 MANY_SEEDS = (
-    "**±** is the standard deviation over training seeds, around their mean. It knows nothing of other val images."
+    "Numbers are means over training seeds. Brackets are **95 % intervals** of a hierarchical bootstrap: seeds are "
+    "drawn with replacement, then the images of the val split, the same for all seeds."
 )
+
+DIFFERENCES = """\
+- **Differences** are paired: both sides saw the same images, and every resample is taken of both, so what they share \
+cancels. **p** is two-sided; for AP and AR of single trainings from a permutation test (each image's poses are traded \
+between the two by coin, {num} times), else from the bootstrap. **p, Holm** corrects for all lines of {family}: only \
+below .05 is a line more than chance. **Smallest detectable** is the true difference that this many images would show \
+with 80 % power: a difference that is not there may still be one below it."""
+
+
+def how_to_read_differences(num_permutations: int, family: str = "the table") -> str:
+    """What the words of a table of comparisons mean; `family` is what the correction is for."""
+    return DIFFERENCES.format(num=num_permutations, family=family)
 
 
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the words of a page mean."""
     rule = " or ".join(dict.fromkeys(escape(row.protocol.threshold_rule) for row in rows))
-    interval = ONE_SEED if len({row.seed for row in rows}) == 1 else MANY_SEEDS
+    method = escape(rows[0].protocol.intervals)
+    interval = ONE_SEED.format(method=method) if len({row.seed for row in rows}) == 1 else MANY_SEEDS
     return HOW_TO_READ.format(dash=UNDEFINED, rule=rule, interval=interval)
 
 

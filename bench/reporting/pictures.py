@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from bench.data.coco import CocoDict, Person, persons_of, read_coco, read_image
 from bench.data.geometry import Floats, bbox_to_view, crop_matrix, inside, warp_points
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
+from bench.data.predictions import VAL, Split, read_split
 from bench.data.presence import POLICIES
 from bench.errors import UserError
 from bench.reporting.figures import house_style, save
@@ -30,7 +30,6 @@ CONTEXT = 1.4  # of the person's box
 OUTSIDE = (150, 150, 150)
 SIDE_COLOURS = {"left": "#0096ff", "right": "#ffa000", "mid": "#f5f5f5"}
 ABSENT_COLOUR = "#e8000b"
-COLUMNS = ("split", "annotation_id", "keypoint", "x", "y", "score", "presence_logit")
 
 
 class Subject(NamedTuple):
@@ -102,35 +101,22 @@ def read_statements(runs_dir: Path, row: Row, subjects: Sequence[Subject]) -> li
     head where it has one, else of the heatmap peak.
 
     Raises:
-        UserError: the predictions are missing, lack a column, or lack a person.
+        UserError: the predictions are missing, broken, or lack a person.
     """
     file = run_file(runs_dir, "predictions", row.experiment, row.seed)
-    again = f"run `dvc repro predict@{row.experiment}-{row.seed}`"
-    try:
-        frame = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: no readable predictions ({str(error).splitlines()[0]}): {again}") from error
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing:
-        raise UserError(f"{file}: column {missing[0]!r} is missing, wanted {', '.join(COLUMNS)}: {again}")
-    frame = frame[frame["split"] == "val"]
-    people = dict(iter(frame.groupby("annotation_id")))
+    split = read_split(file, VAL, row.protocol.policy)
+    place_of = {annotation_id: place for place, annotation_id in enumerate(split.annotation_ids.tolist())}
     for subject in subjects:
-        if subject.annotation_id not in people or len(people[subject.annotation_id]) != NUM_KEYPOINTS:
-            found = len(people.get(subject.annotation_id, ()))
-            raise UserError(
-                f"{file}: annotation {subject.annotation_id}: found {found} keypoints, wanted {NUM_KEYPOINTS}: {again}"
-            )
-    return [_statement(people[subject.annotation_id].sort_values("keypoint"), row) for subject in subjects]
+        if subject.annotation_id not in place_of:
+            again = f"run `dvc repro predict@{row.experiment}-{row.seed}`"
+            raise UserError(f"{file}: annotation {subject.annotation_id}: missing, wanted every val person: {again}")
+    return [_statement(split, place_of[subject.annotation_id], row) for subject in subjects]
 
 
-def _statement(person: pd.DataFrame, row: Row) -> Statement:
-    keypoints = person[["x", "y"]].to_numpy(dtype=np.float64)
-    if PRESENCE_HEAD in row.presence:
-        presence = 1 / (1 + np.exp(-person["presence_logit"].to_numpy(dtype=np.float64)))
-        return Statement(keypoints, presence >= row.presence[PRESENCE_HEAD].threshold)
-    score = person["score"].to_numpy(dtype=np.float64)
-    return Statement(keypoints, score >= row.presence[HEATMAP_PEAK].threshold)
+def _statement(split: Split, place: int, row: Row) -> Statement:
+    if split.presence is not None and PRESENCE_HEAD in row.thresholds:
+        return Statement(split.keypoints[place], split.presence[place] >= row.thresholds[PRESENCE_HEAD])
+    return Statement(split.keypoints[place], split.score[place] >= row.thresholds[HEATMAP_PEAK])
 
 
 def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], *, drawn: bool) -> Figure:

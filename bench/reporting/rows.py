@@ -1,16 +1,28 @@
-"""The record of one run, and its way to disk and back. Letters: K keypoints."""
+"""The record of one run: its numbers with their intervals, the protocol behind them, and where they come from.
+
+Numbers are named by keys: `oks/AP`, `score_rule/box/AP`, `presence/heatmap_peak/all/F1`. The same keys name the columns
+of a run's replicates, its numbers in every resample of the images.
+"""
 
 import math
 import os
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from bench.data.keypoints import NUM_KEYPOINTS
+from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS
 from bench.errors import UserError
+from bench.metrics.average_precision import STATS
+from bench.metrics.presence import METRICS
+
+PROTOCOLS = {
+    1: "OKS by pycocotools; 200 resamples",
+    2: "OKS by bench.metrics.oks; OKS-NMS; 2,000 resamples that every run of a profile shares",
+}
+"""What each version of the protocol changed: it is raised when the same predictions can give other numbers."""
+PROTOCOL_VERSION: Final = 2
 
 ALWAYS_PRESENT: Final = "always_present"
 HEATMAP_PEAK: Final = "heatmap_peak"
@@ -24,26 +36,37 @@ SOURCES: dict[Source, str] = {
 """Where a statement on presence can come from, as reports name it; the last two are floors that every system has."""
 
 
+def oks(stat: str) -> str:
+    """Key of one of COCO's ten numbers under the row's protocol."""
+    return f"oks/{stat}"
+
+
+def annotated_boxes(stat: str) -> str:
+    """Key of the same on annotated boxes; only rows whose protocol has detected ones carry it."""
+    return f"annotated_boxes/{stat}"
+
+
+def score_rule(rule: str, stat: str) -> str:
+    """Key of AP or AR had the persons been scored by another rule."""
+    return f"score_rule/{rule}/{stat}"
+
+
+def presence(source: Source, metric: str, keypoint: str = "all") -> str:
+    """Key of a presence number, of all keypoints pooled or of one by its name."""
+    return f"presence/{source}/{keypoint}/{metric}"
+
+
+def presence_keys(source: Source) -> list[str]:
+    """All keys of a source."""
+    return [presence(source, metric, keypoint) for keypoint in ("all", *KEYPOINT_NAMES) for metric in METRICS]
+
+
 def _undefined(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 Number = Annotated[FiniteFloat | None, BeforeValidator(_undefined)]
 """A number, or None where it is undefined (NaN is read as None: JSON has no NaN)."""
-
-
-OKS_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR")
-PRESENCE_METRICS = ("precision", "recall", "F1", "AUROC")
-
-
-def _holds(*keys: str) -> AfterValidator:
-    def check(value: dict[str, Any]) -> dict[str, Any]:
-        missing = [key for key in keys if key not in value]
-        if missing:
-            raise ValueError(f"{missing[0]!r} is missing, wanted {', '.join(keys)}")
-        return value
-
-    return AfterValidator(check)
 
 
 class Record(BaseModel):
@@ -58,17 +81,6 @@ class Estimate(Record):
     high: Number
 
 
-PerKeypoint = Annotated[list[Estimate], Field(min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS)]
-
-
-class PresenceResult(Record):
-    """How well one source tells present from absent: by name precision, recall, F1 and AUROC."""
-
-    threshold: float  # present where the score is at least this
-    micro: Annotated[dict[str, Estimate], _holds(*PRESENCE_METRICS)]
-    per_keypoint: Annotated[dict[str, PerKeypoint], _holds(*PRESENCE_METRICS)]
-
-
 class DataCard(Record):
     """The val split that the numbers were taken on."""
 
@@ -79,30 +91,40 @@ class DataCard(Record):
     num_present: int
     num_absent: int
     prevalence: Annotated[list[Number], Field(min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS)]  # share present
-    sha256: str
+    sha256: str  # of the manifests of all splits, and of the detected boxes
+    source_sha256: str  # of the annotation file that the val split was chosen from
 
 
 class Protocol(Record):
     """What must be equal before two rows may be compared."""
 
+    version: int
     boxes: str
     score_rule: str
-    flip_test: bool
+    oks_nms: str
+    flip_test: str
     codec: str
     crop: str
     policy: str
     threshold_rule: str
     checkpoint_rule: str
     evaluator: str
+    intervals: str
     init: str
 
 
 class Provenance(Record):
+    """Where the numbers come from. Times and the revision say when; they are left out of the pages, which must come
+    out the same whenever they are made."""
+
     code_sha256: str
+    code_revision: str | None  # of the last commit that touched code behind the numbers; None without git
     params_sha256: str
     versions: dict[str, str]
     device: str
     precision: str
+    trained_seconds: float
+    evaluated_at: str  # UTC
 
 
 class Row(Record):
@@ -119,15 +141,29 @@ class Row(Record):
     num_macs: int  # of one image of `input_size`
     input_size: Annotated[tuple[int, int], Field(strict=False)]  # (w, h)
     best_epoch: int  # 0 where nothing was trained
-    oks: Annotated[dict[str, Estimate], _holds(*OKS_METRICS)]
-    presence: Annotated[dict[Source, PresenceResult], _holds(HEATMAP_PEAK, ALWAYS_PRESENT)]
+    thresholds: dict[Source, float]  # of every source: present where its score is at least this
+    numbers: dict[str, Estimate]
+
+    @model_validator(mode="after")
+    def _numbers_are_complete(self) -> "Row":
+        for floor in (HEATMAP_PEAK, ALWAYS_PRESENT):
+            if floor not in self.thresholds:
+                raise ValueError(f"thresholds: {floor!r} is missing")
+        wanted = [oks(stat) for stat in STATS]
+        wanted += [key for source in self.thresholds for key in presence_keys(source)]
+        missing = [key for key in wanted if key not in self.numbers]
+        if missing:
+            raise ValueError(f"numbers: {missing[0]!r} is missing")
+        return self
 
 
-SUFFIXES = {"rows": ".json", "curves": ".csv", "predictions": ".parquet"}
+SUFFIXES = {
+    "rows": ".json", "curves": ".csv", "predictions": ".parquet", "replicates": ".parquet", "matches": ".npz",
+}  # fmt: skip
 
 
 def run_file(runs_dir: Path, kind: str, name: str, seed: int) -> Path:
-    """Where a run leaves its row, curves or predictions: files of a kind lie together."""
+    """Where a run leaves its row, curves, predictions, ...: files of a kind lie together."""
     return runs_dir / kind / f"{name}-{seed}{SUFFIXES[kind]}"
 
 
@@ -142,14 +178,17 @@ def write_row(row: Row, file: Path) -> None:
 def read_row(file: Path) -> Row:
     """Raises:
     OSError: the file cannot be read.
-    UserError: it is no row; the message names the key.
+    UserError: it is no row, or one of another protocol; the message names the key.
     """
     try:
-        return Row.model_validate_json(file.read_bytes())
+        row = Row.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "top level"
         raise UserError(f"{file}: {key}: found {_short(first['input'])}: {first['msg']}") from error
+    if row.protocol.version != PROTOCOL_VERSION:
+        raise UserError(f"{file}: protocol.version: found {row.protocol.version}, wanted {PROTOCOL_VERSION}")
+    return row
 
 
 def load_rows(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], stage: str = "evaluate") -> list[Row]:
@@ -169,48 +208,15 @@ def _load_row(runs_dir: Path, name: str, seed: int, stage: str) -> Row:
     try:
         row = read_row(file)
     except OSError as error:
-        reason = error.strerror
-        raise UserError(f"{file}: missing ({reason}), wanted a row: {again}") from error
+        raise UserError(f"{file}: missing ({error.strerror}), wanted a row: {again}") from error
     for key, found, wanted in (
         ("profile", row.profile, runs_dir.name),
         ("experiment", row.experiment, name),
         ("seed", row.seed, seed),
     ):
         if found != wanted:
-            raise UserError(
-                f"{file}: {key}: found {found!r}, wanted {wanted!r}: run `dvc repro evaluate@{name}-{seed}`"
-            )
+            raise UserError(f"{file}: {key}: found {found!r}, wanted {wanted!r}: {again}")
     return row
-
-
-class Summary(NamedTuple):
-    """One number over seeds. With one seed `low` and `high` are its 95 % image-level interval and `sd` is None; with
-    several `value` is the mean, `sd` the sample standard deviation (n - 1), and there is no interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    sd: float | None
-    num_seeds: int
-
-
-def trainings(rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows of one experiment, but for the repetitions of a published model: no seed enters that."""
-    return rows[:1] if all(row.best_epoch == 0 for row in rows) else rows
-
-
-def summarise(rows: Sequence[Row], pick: Callable[[Row], Estimate | None]) -> Summary:
-    """One number of the rows of one experiment. It is undefined (None) as soon as it is so for one seed."""
-    rows = trainings(rows)
-    estimates = [pick(row) for row in rows]
-    values = [estimate.value for estimate in estimates if estimate is not None and estimate.value is not None]
-    if not values or len(values) < len(rows):
-        return Summary(None, None, None, None, len(rows))
-    if len(rows) == 1:
-        only = estimates[0]
-        assert only is not None
-        return Summary(only.value, only.low, only.high, None, 1)
-    return Summary(statistics.fmean(values), None, None, statistics.stdev(values), len(rows))
 
 
 def by_experiment(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -219,21 +225,6 @@ def by_experiment(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         groups.setdefault(row.experiment, []).append(row)
     return groups
-
-
-def oks(metric: str) -> Callable[[Row], Estimate | None]:
-    """Picks an OKS number."""
-    return lambda row: row.oks[metric]
-
-
-def presence(source: Source, metric: str) -> Callable[[Row], Estimate | None]:
-    """Picks a pooled presence number; None where the system has no such source."""
-    return lambda row: row.presence[source].micro[metric] if source in row.presence else None
-
-
-def keypoint_presence(source: Source, metric: str, keypoint: int) -> Callable[[Row], Estimate | None]:
-    """Picks the presence number of one keypoint."""
-    return lambda row: row.presence[source].per_keypoint[metric][keypoint] if source in row.presence else None
 
 
 def _short(value: Any) -> str:

@@ -1,31 +1,30 @@
 """Tables of summaries: a page's Markdown and a CSV that holds the very same digits."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
 from bench.data.keypoints import KEYPOINT_NAMES
+from bench.inference.scoring import SCORE_RULES
+from bench.metrics.average_precision import STATS
+from bench.metrics.presence import METRICS
 from bench.published import PUBLISHED
 from bench.reporting.markdown import UNDEFINED, escape
+from bench.reporting.results import Comparison, Result, Summary
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
     HEATMAP_PEAK,
-    OKS_METRICS,
     PRESENCE_HEAD,
-    PRESENCE_METRICS,
     SOURCES,
     Row,
     Source,
-    Summary,
-    by_experiment,
-    keypoint_presence,
+    annotated_boxes,
     oks,
     presence,
-    summarise,
-    trainings,
+    score_rule,
 )
 
 Cell = Summary | str | float | int | None
@@ -41,6 +40,7 @@ class Column(NamedTuple):
     scale: float = 1.0
     decimals: int = 0
     signed: bool = False
+    estimated: bool = False  # from a sample of images: every number has its interval
 
     @property
     def header(self) -> str:
@@ -56,29 +56,29 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """`name` is the CSV's; a record maps column keys to cells."""
+    """`name` is the CSV's; a record maps column keys to cells; `note` is Markdown that stands below."""
 
     name: str
     title: str
     columns: Sequence[Column]
     records: Sequence[Mapping[str, Cell]]
+    note: str = ""
 
 
 def percent(key: str, label: str) -> Column:
-    """A fraction for which more is better, printed x100."""
-    return Column(key, label, "↑", "%", 100.0, 1)
+    """An estimated fraction for which more is better, printed x100."""
+    return Column(key, label, "↑", "%", 100.0, 1, estimated=True)
 
 
 def format_cell(column: Column, cell: Cell) -> str:
-    """A cell of the page: `52.1 [49.8, 54.3]` for one seed, `52.1 ± 0.4` for several, an en dash where undefined."""
+    """A cell of the page: `52.1 [49.8, 54.3]`, an en dash where undefined."""
     if isinstance(cell, str):
         return escape(cell)
     if not isinstance(cell, Summary):
+        assert not column.estimated or cell is None, f"{column.key}: a number without its interval"
         return column.number(cell) or UNDEFINED
-    value, low, high, sd = (column.number(number) or UNDEFINED for number in cell[:4])
-    if cell.value is None:
-        return UNDEFINED
-    return f"{value} ± {sd}" if cell.num_seeds > 1 else f"{value} [{low}, {high}]"
+    value, low, high = (column.number(number) or UNDEFINED for number in cell[:3])
+    return UNDEFINED if cell.value is None else f"{value} [{low}, {high}]"
 
 
 def to_markdown(table: Table) -> str:
@@ -86,7 +86,8 @@ def to_markdown(table: Table) -> str:
     cells = [[format_cell(column, record.get(column.key)) for column in table.columns] for record in table.records]
     frame = pd.DataFrame(cells, columns=[escape(column.header) for column in table.columns])
     align = ["left" if _is_text(table, column) else "right" for column in table.columns]
-    return f"**{escape(table.title)}**\n\n{frame.to_markdown(index=False, disable_numparse=True, colalign=align)}"
+    body = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return "\n\n".join(part for part in (f"**{escape(table.title)}**", body, table.note) if part)
 
 
 def to_frame(table: Table) -> pd.DataFrame:
@@ -118,15 +119,16 @@ def _is_text(table: Table, column: Column) -> bool:
 SYSTEM = Column("system", "system")
 SEEDS = Column("seeds", "seeds (n)")
 PERSONS = Column("persons", "persons (n)")
+IMAGES = Column("images", "images (n)")
 AP_SPREAD = Column("AP_spread", "AP sd over seeds", "↓", "%", 100.0, 1)
 
 
-def systems_table(rows: Sequence[Row], people: str) -> Table:
-    """Localisation: one line per system."""
-    scores = [percent(metric, metric) for metric in OKS_METRICS]
+def systems_table(results: Sequence[Result], people: str) -> Table:
+    """Localisation: one line per system, and one more on annotated boxes where the protocol has detected ones."""
     columns = [
         SYSTEM,
-        *scores,
+        Column("boxes", "boxes"),
+        *(percent(stat, stat) for stat in STATS),
         AP_SPREAD,
         SEEDS,
         PERSONS,
@@ -135,37 +137,101 @@ def systems_table(rows: Sequence[Row], people: str) -> Table:
         Column("macs", "multiply-adds per image", "↓", "G", 1e-9, 2),
         Column("input_size", "input (w x h)"),
     ]
-    records = []
-    for name, group in by_experiment(rows).items():
-        summaries = {metric: summarise(group, oks(metric)) for metric in OKS_METRICS}
-        records.append(
-            {
-                "system": name,
-                **summaries,
-                "AP_spread": summaries["AP"].sd,
-                **counts(group),
-                "parameters": group[0].num_parameters,
-                "presence_parameters": group[0].num_presence_parameters,
-                "macs": group[0].num_macs,
-                "input_size": "{} x {}".format(*group[0].input_size),
-            }
-        )
+    records = [
+        {
+            "system": result.name,
+            "boxes": boxes,
+            **{stat: result.number(key(stat)) for stat in STATS},
+            "AP_spread": result.number(key("AP")).sd,
+            **counts(result),
+            "parameters": result.row.num_parameters,
+            "presence_parameters": result.row.num_presence_parameters,
+            "macs": result.row.num_macs,
+            "input_size": "{} x {}".format(*result.row.input_size),
+        }
+        for result in results
+        for boxes, key in _box_protocols(result)
+    ]
     return Table("systems", f"Localisation on {people}", columns, records)
 
 
-def expected_table(rows: Sequence[Row], published: Mapping[str, str]) -> Table:
+def _box_protocols(result: Result) -> Iterator[tuple[str, Callable[[str], str]]]:
+    """The boxes that a result was tested on, and how its numbers on them are named."""
+    yield result.row.protocol.boxes, oks
+    if annotated_boxes("AP") in result.keys:
+        yield "ground truth", annotated_boxes
+
+
+def score_rules_table(results: Sequence[Result], people: str) -> Table:
+    """AP and AR of every system had its persons been scored by another rule: one line per system and rule."""
+    columns = [
+        SYSTEM,
+        Column("rule", "score rule"),
+        Column("meaning", "score of a person"),
+        *(percent(stat, stat) for stat in ("AP", "AR")),
+        SEEDS,
+        PERSONS,
+    ]
+    records = [
+        {
+            "system": result.name,
+            "rule": rule,
+            "meaning": SCORE_RULES[rule].meaning,
+            **{stat: result.number(score_rule(rule, stat)) for stat in ("AP", "AR")},
+            **counts(result),
+        }
+        for result in results
+        for rule in SCORE_RULES
+        if score_rule(rule, "AP") in result.keys
+    ]
+    return Table("score_rules", f"Score rules on {people}", columns, records)
+
+
+def comparison_table(name: str, title: str, comparisons: Sequence[Comparison], note: str = "") -> Table:
+    """Paired differences that were made together: one line each."""
+    columns = [
+        Column("second", "of"),
+        Column("first", "minus"),
+        Column("metric", "metric"),
+        Column("difference", "difference", "↑", "points", 100.0, 1, signed=True, estimated=True),
+        Column("p", "p", decimals=3),
+        Column("p_family", "p, Holm", decimals=3),
+        Column("test", "test"),
+        Column("detectable", "smallest detectable", "", "points", 100.0, 1),
+        SEEDS,
+        IMAGES,
+    ]
+    records: list[dict[str, Cell]] = [
+        {
+            "second": comparison.second,
+            "first": comparison.first,
+            "metric": comparison.label,
+            "difference": comparison.difference,
+            "p": comparison.p,
+            "p_family": comparison.p_family,
+            "test": comparison.test,
+            "detectable": comparison.detectable,
+            "seeds": comparison.difference.num_seeds,
+            "images": comparison.num_images,
+        }
+        for comparison in comparisons
+    ]
+    return Table(name, title, columns, records, note)
+
+
+def expected_table(results: Sequence[Result], published: Mapping[str, str]) -> Table:
     """What systems with a published counterpart should reach: one line per system and metric.
 
     `published` maps systems to keys of `bench.published`. The published numbers are of COCO val2017 with detected
-    boxes, or with the true ones where `boxes` says so; a difference is printed only where this row's people are COCO's
-    and its model has the published size.
+    boxes, or with the true ones where `boxes` says so, and come without intervals; a difference is printed only where
+    this row's people are COCO's and its model has the published size.
     """
     columns = [
         SYSTEM,
         Column("published", "published as"),
         Column("metric", "metric"),
         Column("boxes", "boxes of the published number"),
-        Column("expected", "published", "↑", "%", 100.0, 1),
+        Column("expected", "published, no interval stated", "↑", "%", 100.0, 1),
         Column("found_boxes", "boxes here"),
         percent("found", "here"),
         Column("difference", "here - published", "", "points", 100.0, 1, signed=True),
@@ -173,62 +239,64 @@ def expected_table(rows: Sequence[Row], published: Mapping[str, str]) -> Table:
         PERSONS,
         Column("source", "source"),
     ]
-    groups = by_experiment(rows)
-    records = [line for name, key in published.items() for line in _expected(name, groups[name], key)]
+    by_name = {result.name: result for result in results}
+    records = [line for name, key in published.items() for line in _expected(by_name[name], key)]
     return Table("expected", "Published results beside those found here", columns, records)
 
 
-def _expected(name: str, group: Sequence[Row], key: str) -> Iterator[dict[str, Cell]]:
-    """AP and AR under each box protocol that was published."""
-    system, first = PUBLISHED[key], group[0]
-    num_parameters = (first.num_parameters - first.num_presence_parameters) / 1e6
-    compares = first.data.source == "coco" and math.isclose(num_parameters, system.num_parameters, rel_tol=0.02)
+def _expected(result: Result, key: str) -> Iterator[dict[str, Cell]]:
+    """AP and AR under each box protocol that was published, beside the same protocol here where it ran."""
+    system, row = PUBLISHED[key], result.row
+    num_parameters = (row.num_parameters - row.num_presence_parameters) / 1e6
+    compares = row.data.source == "coco" and math.isclose(num_parameters, system.num_parameters, rel_tol=0.02)
+    ran = dict(_box_protocols(result))
     for boxes, reached in (("detected", system.detected_boxes), ("ground truth", system.true_boxes)):
+        found_boxes = boxes if boxes in ran else row.protocol.boxes
         for metric in ("AP", "AP50", "AP75", "AR"):
             expected = getattr(reached, metric, None)
             if expected is None:
                 continue
-            found = summarise(group, oks(metric))
+            found = result.number(ran[found_boxes](metric))
             yield {
-                "system": name,
+                "system": result.name,
                 "published": system.title,
                 "metric": metric,
                 "boxes": boxes,
                 "expected": expected,
-                "found_boxes": first.protocol.boxes,
+                "found_boxes": found_boxes,
                 "found": found,
                 "difference": None if found.value is None or not compares else found.value - expected,
-                **counts(group),
+                **counts(result),
                 "source": system.source,
             }
 
 
-def presence_table(rows: Sequence[Row], people: str) -> Table:
+def presence_table(results: Sequence[Result], people: str) -> Table:
     """Presence: one line per system and source, the floors included."""
     columns = [
         SYSTEM,
         Column("source", "presence read from"),
         Column("threshold", "threshold", decimals=3),
-        *(percent(metric, metric) for metric in PRESENCE_METRICS),
+        *(percent(metric, metric) for metric in METRICS),
         SEEDS,
         PERSONS,
     ]
     records = [
         {
-            "system": name,
+            "system": result.name,
             "source": label,
-            "threshold": _threshold(group, source),
-            **{metric: summarise(group, presence(source, metric)) for metric in PRESENCE_METRICS},
-            **counts(group),
+            "threshold": _threshold(result.rows, source),
+            **{metric: result.number(presence(source, metric)) for metric in METRICS},
+            **counts(result),
         }
-        for name, group in by_experiment(rows).items()
+        for result in results
         for source, label in SOURCES.items()
-        if all(source in row.presence for row in group)
+        if source in result.row.thresholds
     ]
     return Table("presence", f"Presence of keypoints on {people}", columns, records)
 
 
-def overview_table(rows: Sequence[Row], people: str) -> Table:
+def overview_table(results: Sequence[Result], people: str) -> Table:
     """The main comparison: localisation and presence side by side, from the best source that a system has."""
     columns = [
         SYSTEM,
@@ -242,42 +310,42 @@ def overview_table(rows: Sequence[Row], people: str) -> Table:
         PERSONS,
     ]
     records = []
-    for name, group in by_experiment(rows).items():
-        source = main_source(group)
+    for result in results:
+        source = main_source(result)
         records.append(
             {
-                "system": name,
-                **{metric: summarise(group, oks(metric)) for metric in ("AP", "AR")},
+                "system": result.name,
+                **{stat: result.number(oks(stat)) for stat in ("AP", "AR")},
                 "source": SOURCES[source],
-                **{metric: summarise(group, presence(source, metric)) for metric in ("F1", "AUROC")},
-                "always_present": summarise(group, presence(ALWAYS_PRESENT, "F1")),
-                **counts(group),
+                **{metric: result.number(presence(source, metric)) for metric in ("F1", "AUROC")},
+                "always_present": result.number(presence(ALWAYS_PRESENT, "F1")),
+                **counts(result),
             }
         )
     return Table("overview", f"Systems on {people}", columns, records)
 
 
-def main_source(group: Sequence[Row]) -> Source:
+def main_source(result: Result) -> Source:
     """The presence head where a system has one, else the heatmap peak."""
-    return PRESENCE_HEAD if all(PRESENCE_HEAD in row.presence for row in group) else HEATMAP_PEAK
+    return PRESENCE_HEAD if PRESENCE_HEAD in result.row.thresholds else HEATMAP_PEAK
 
 
-def keypoint_table(rows: Sequence[Row], people: str) -> Table:
+def keypoint_table(results: Sequence[Result], people: str) -> Table:
     """Presence F1 per keypoint: one line per keypoint, one column per system and source."""
-    groups = by_experiment(rows)
-    picks: list[tuple[Column, list[Row], Source]] = []
-    first = next(iter(groups.values()))
+    first = results[0]
+    picks: list[tuple[Column, Result, Source]] = []
     picks.append((percent("always_present", "always present"), first, ALWAYS_PRESENT))
-    for name, group in groups.items():
+    for result in results:
         for source in (PRESENCE_HEAD, HEATMAP_PEAK):
-            if all(source in row.presence for row in group):
-                picks.append((percent(f"{name}_{source}", f"{name}, {SOURCES[source]}"), group, source))
+            if source in result.row.thresholds:
+                column = percent(f"{result.name}_{source}", f"{result.name}, {SOURCES[source]}")
+                picks.append((column, result, source))
     prevalence = Column("prevalence", "labelled present", "", "%", 100.0, 1)
     records = [
         {
             "keypoint": keypoint.replace("_", " "),
-            "prevalence": first[0].data.prevalence[k],
-            **{column.key: summarise(group, keypoint_presence(source, "F1", k)) for column, group, source in picks},
+            "prevalence": first.row.data.prevalence[k],
+            **{column.key: result.number(presence(source, "F1", keypoint)) for column, result, source in picks},
         }
         for k, keypoint in enumerate(KEYPOINT_NAMES)
     ]
@@ -285,31 +353,23 @@ def keypoint_table(rows: Sequence[Row], people: str) -> Table:
     return Table("presence_per_keypoint", f"Presence F1 per keypoint on {people}", columns, records)
 
 
-def counts(group: Sequence[Row]) -> dict[str, Cell]:
+def counts(result: Result) -> dict[str, Cell]:
     """Seeds and persons behind a line."""
-    return {"seeds": len(trainings(group)), "persons": group[0].data.num_persons}
+    return {"seeds": len(result.rows), "persons": result.row.data.num_persons}
 
 
 def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Every number of every row at full precision, one line each."""
-    records = []
+    """Every number of every row at full precision, one line each, and the thresholds."""
+    records: list[dict[str, object]] = []
     for row in rows:
-        key = {"run": row.experiment, "seed": row.seed}
-        for metric, estimate in row.oks.items():
-            records.append({**key, "source": "oks", "keypoint": "", "metric": metric, **estimate.model_dump()})
-        for source, result in row.presence.items():
-            pooled = {**key, "source": source, "keypoint": "all"}
-            records.append({**pooled, "metric": "threshold", "value": result.threshold})
-            for metric, estimate in result.micro.items():
-                records.append({**pooled, "metric": metric, **estimate.model_dump()})
-            for metric, estimates in result.per_keypoint.items():
-                for keypoint, estimate in zip(KEYPOINT_NAMES, estimates, strict=True):
-                    records.append({**pooled, "keypoint": keypoint, "metric": metric, **estimate.model_dump()})
+        run = {"run": row.experiment, "seed": row.seed}
+        records += [{**run, "number": f"threshold/{name}", "value": value} for name, value in row.thresholds.items()]
+        records += [{**run, "number": key, **estimate.model_dump()} for key, estimate in row.numbers.items()]
     return pd.DataFrame(records)
 
 
-def _threshold(group: Sequence[Row], source: Source) -> float | str:
-    thresholds = [row.presence[source].threshold for row in group]
+def _threshold(rows: Sequence[Row], source: Source) -> float | str:
+    thresholds = [row.thresholds[source] for row in rows]
     if len(set(thresholds)) == 1:
         return thresholds[0]
     return ", ".join(f"{threshold:.3f}" for threshold in thresholds)

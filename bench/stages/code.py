@@ -11,7 +11,7 @@ PACKAGES = ("models", "bench", "ablations")
 STAGE_MODULES = {
     **{
         stage: f"bench.stages.{stage}"
-        for stage in ("prepare", "train", "predict", "evaluate", "report", "architectures")
+        for stage in ("prepare", "train", "predict", "evaluate", "report", "errors", "architectures")
     },
     "ablations": "ablations.report",
 }

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.data.hashing import sha256_of
 from bench.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -21,6 +20,11 @@ def plan_dir(profile: str) -> Path:
 
 def manifest_file(profile: str, name: str) -> Path:
     return Path("data", profile, f"{name}.json")
+
+
+def detections_file(profile: str) -> Path:
+    """Detected boxes of the val images; only there where `data.detections` names a file."""
+    return Path("data", profile, "detections.json")
 
 
 def drawn_dir(profile: str) -> Path:
@@ -66,6 +70,14 @@ class RunFiles(NamedTuple):
     def row(self) -> Path:
         return Path("runs", self.profile, "rows", f"{self.name}.json")
 
+    @property
+    def replicates(self) -> Path:
+        return Path("runs", self.profile, "replicates", f"{self.name}.parquet")
+
+    @property
+    def matches(self) -> Path:
+        return Path("runs", self.profile, "matches", f"{self.name}.npz")
+
 
 class TrainingInfo(BaseModel):
     """What a training says of itself beside its weights."""
@@ -78,6 +90,17 @@ class TrainingInfo(BaseModel):
     num_parameters: int
     num_presence_parameters: int
     num_macs: int  # of one image
+    flip_shift: bool  # whether the codec shifts mirrored heatmaps
+    seconds: float  # of the whole training
+
+
+class ResamplingPlan(BaseModel):
+    """How often images are traded in a permutation test, and from which seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num: int
+    seed: int
 
 
 def write_text(file: Path, text: str) -> None:
@@ -106,13 +129,3 @@ def read_model(file: Path, model: type[Model]) -> Model:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{file}: {key}: {first['msg']}, found {first['input']!r}") from error
-
-
-NUMBER_MAKING = ("models", "bench/data", "bench/training", "bench/inference", "bench/metrics")
-
-
-def sha256_of_code() -> str:
-    """One digest over the sources that make numbers, so that a row names the code it came from."""
-    root = Path(__file__).parents[2]
-    files = [file for package in NUMBER_MAKING for file in sorted((root / package).rglob("*.py"))]
-    return sha256_of(files)

@@ -6,6 +6,7 @@ import torch
 from lightning_fabric import Fabric
 
 from bench.config import FitConfig, TrainConfig
+from bench.data.coco import persons_of
 from bench.stages.run_model import build, build_codec, build_samples, read_manifest
 from bench.training.loop import Fit, Length, Objective, fit
 from models import PoseModel
@@ -26,8 +27,9 @@ def fit_run(
     model.freeze(fitting.optim.trainable_layers)
     codec, policy = build_codec(config, model), fitting.presence_policy
     calibration = read_manifest(profile, "calibration")
-    train_set = build_samples(config, codec, read_manifest(profile, "train"), policy, fitting.augment, seed)
-    calibration_set = build_samples(config, codec, calibration, policy, None, seed)
+    train = persons_of(read_manifest(profile, "train"))
+    train_set = build_samples(config, codec, train, policy, fitting.augment, seed)
+    calibration_set = build_samples(config, codec, persons_of(calibration), policy, None, seed)
     length = Length(fitting.epochs, fitting.batch_size, config.num_workers)
     objective = Objective(codec, fitting.loss, fitting.optim, length)
 

@@ -1,20 +1,25 @@
 """Stage predict: predictions of one run on the calibration and val splits, the one interface to all metrics."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.config import TestParams, TrainConfig
-from bench.data.coco import Person, persons_of
-from bench.data.dataset import ordered_loader
+from bench.data.coco import Person, persons_in, persons_of
+from bench.data.dataset import Crop, ordered_loader
+from bench.data.detections import read_detections
+from bench.data.geometry import bbox_to_view
 from bench.data.keypoints import NUM_KEYPOINTS
+from bench.data.predictions import CALIBRATION, DETECTED, UNLABELLED, VAL, write_predictions
 from bench.data.presence import POLICIES, Labels
 from bench.inference.predict import Predictions, on_device, predict
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, plan_dir, read_model
+from bench.stages.files import RunFiles, detections_file, plan_dir, read_model
 from bench.stages.run_model import build, build_codec, build_fabric, build_samples, read_manifest
 from bench.training.checkpoint import load_checkpoint
 
-SPLITS = ("calibration", "val")
 EVERY_POLICY = "labelled"  # samples need one, predictions carry the labels of all
 
 
@@ -30,25 +35,41 @@ def main(profile: str, run: str, seed: int) -> None:
     codec = build_codec(config, model)
     wrapped = fabric.setup(model)
     frames = []
-    for split in SPLITS:
-        manifest = read_manifest(profile, split)
-        samples = build_samples(config, codec, manifest, EVERY_POLICY, None, seed)
+    for split, persons in splits_of(profile):
+        samples = build_samples(config, codec, persons, EVERY_POLICY, None, seed)
         loader = on_device(fabric, ordered_loader(samples, test.batch_size, config.num_workers))
         predictions = predict(wrapped, loader, codec, decoding=test.decoding, flip_test=test.flip_test)
-        frames.append(predictions_frame(split, persons_of(manifest), predictions))
-    files.predictions.parent.mkdir(parents=True, exist_ok=True)
-    partial = files.predictions.with_suffix(".partial")
-    pd.concat(frames, ignore_index=True).to_parquet(partial, index=False)
-    partial.replace(files.predictions)
+        frames.append(predictions_frame(split, persons, view_areas(persons, samples.crop), predictions))
+    write_predictions(files.predictions, frames)
 
 
-def predictions_frame(split: str, persons: list[Person], predictions: Predictions) -> pd.DataFrame:
+def splits_of(profile: str) -> Iterator[tuple[str, list[Person]]]:
+    """The persons of every split; detected boxes are one of their own."""
+    for split in (CALIBRATION, VAL):
+        yield split, persons_of(read_manifest(profile, split))
+    file = detections_file(profile)
+    if file.is_file():
+        manifest = read_manifest(profile, VAL)
+        boxes = read_detections(file, manifest["images"], min_score=0.0)
+        yield DETECTED, persons_in(boxes.bbox, boxes.score, boxes.image_id, manifest)
+
+
+def view_areas(persons: Sequence[Person], crop: Crop) -> NDArray[np.float64]:
+    """(N,) of what the model is shown of each, square image pixels: what OKS-NMS takes for the person's size."""
+    views = (bbox_to_view(person.bbox, crop.input_size, crop.bbox_padding, crop.fit) for person in persons)
+    return np.array([view.scale.prod() for view in views])
+
+
+def predictions_frame(
+    split: str, persons: Sequence[Person], view_area: NDArray[np.float64], predictions: Predictions
+) -> pd.DataFrame:
     """One row per person and keypoint: what was predicted, and the labels under every policy that the data carry."""
     num_persons = len(persons)
 
-    def per_person(values: list[int] | list[float]) -> "np.ndarray[tuple[int], np.dtype[np.generic]]":
-        return np.repeat(np.array(values), NUM_KEYPOINTS)
+    def per_person(values: Sequence[int] | Sequence[float] | NDArray[np.float64]) -> NDArray[np.generic]:
+        return np.repeat(np.asarray(values), NUM_KEYPOINTS)
 
+    labelled = split != DETECTED
     visibility = np.stack([person.labels.visibility for person in persons])
     truths = [person.labels.true_visibility for person in persons if person.labels.true_visibility is not None]
     labels = Labels(visibility, np.stack(truths) if len(truths) == num_persons else None)
@@ -62,15 +83,16 @@ def predictions_frame(split: str, persons: list[Person], predictions: Prediction
         "y": predictions.keypoints[..., 1].ravel(),
         "score": predictions.score.ravel(),
         "presence_logit": np.full(visibility.size, np.nan, np.float32) if logits is None else logits.ravel(),
-        "visibility": visibility.ravel(),
+        "visibility": visibility.ravel() if labelled else np.full(visibility.size, UNLABELLED),
         "bbox_score": per_person([person.bbox_score for person in persons]),
+        "view_area": per_person(view_area),
     }
     for name, policy in POLICIES.items():
         if name == "true" and labels.true_visibility is None:
             continue
         label = policy(labels)
         columns[f"present_{name}"] = label.present.ravel()
-        columns[f"present_weight_{name}"] = label.present_weight.ravel()
+        columns[f"present_weight_{name}"] = label.present_weight.ravel() * np.float32(labelled)
     return pd.DataFrame(columns)
 
 

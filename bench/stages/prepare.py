@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import cast
 
 from bench.config import DataParams, DrawnPeople
+from bench.data.coco import CocoDict
+from bench.data.detections import DetectedBoxes, as_entries, read_detections
 from bench.data.subset import build_manifests
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
 from bench.stages.command import run_command
-from bench.stages.files import drawn_dir, manifest_file, plan_dir, read_model, write_json
+from bench.stages.files import detections_file, drawn_dir, manifest_file, plan_dir, read_model, write_json
 
 SPARE = 1.05, 20  # more people are drawn than asked, so that whole images can add up to the exact number
 
 
 def main(profile: str) -> None:
-    """Write data/<profile>/{train,calibration,val}.json."""
+    """Write data/<profile>/{train,calibration,val}.json, and detections.json where detected boxes are named."""
     write_manifests(profile, read_model(plan_dir(profile) / "prepare.json", DataParams))
 
 
@@ -22,17 +24,29 @@ def write_manifests(profile: str, params: DataParams) -> None:
     """Draw or open a COCO-layout folder, choose persons, write; says what came out.
 
     Raises:
-        UserError: see `bench.data.subset.build_manifests`; nothing is written then but drawn people.
+        UserError: see `bench.data.subset.build_manifests` and `bench.data.detections.read_detections`; nothing is
+            written then but drawn people.
     """
     root = Path(cast(str, params.root)) if params.source == "coco" else draw(params, drawn_dir(profile))
     manifests = build_manifests(
         root, params.num_persons.model_dump(), params.seed, skip_broken=params.on_broken == "skip"
     )
+    boxes = None if params.detections is None else boxes_in(manifests["val"], params)
     for name, manifest in manifests.items():
         info = manifest["info"]
         write_json(manifest_file(profile, name), manifest)
         skipped = f", skipped {len(info['skipped'])}" if info["skipped"] else ""
         print(f"{name}: {info['num_persons']} persons in {info['num_images']} images{skipped}")
+    detections_file(profile).unlink(missing_ok=True)
+    if boxes is not None:
+        write_json(detections_file(profile), as_entries(boxes))
+        print(f"val: {len(boxes.score)} detected boxes")
+
+
+def boxes_in(manifest: CocoDict, params: DataParams) -> DetectedBoxes:
+    """The detected boxes of a manifest's images."""
+    file, min_score = Path(cast(str, params.detections)), cast(float, params.min_detection_score)
+    return read_detections(file, manifest["images"], min_score)
 
 
 def draw(params: DataParams, root: Path) -> Path:

@@ -1,16 +1,18 @@
 """Stage report: the page of the systems of one profile, and the index of all profiles that have a page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.inference.scoring import SCORE_RULES
 from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_curves, draw_keypoints, draw_systems, save
 from bench.reporting.pictures import write_pictures
-from bench.reporting.rows import Row, load_rows
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family, load_results, resolution_note
+from bench.reporting.rows import oks, presence, score_rule
 from bench.stages.command import run_command
-from bench.stages.files import manifest_file, plan_dir, read_model, write_text
+from bench.stages.files import ResamplingPlan, manifest_file, plan_dir, read_model, write_text
 
 REPORTS = Path("reports")
 
@@ -32,6 +34,7 @@ class ReportPlan(BaseModel):
     seeds: list[int]
     systems: list[str]
     published: dict[str, str]  # system -> key of `bench.published`
+    resampling: ResamplingPlan
     pictures: PicturePlan
 
 
@@ -39,31 +42,31 @@ def main(profile: str) -> None:
     """Write reports/<profile>/systems and reports/README.md."""
     plan = read_model(plan_dir(profile) / "report.json", ReportPlan)
     runs_dir = Path("runs", profile)
-    rows = load_rows(runs_dir, plan.systems, plan.seeds)
+    results = load_results(runs_dir, plan.systems, plan.seeds)
     folder = REPORTS / profile / "systems"
     markdown.fresh_folder(folder)
-    write_page(folder, plan, runs_dir, rows)
+    write_page(folder, plan, runs_dir, results)
     write_text(REPORTS / "README.md", index(plan.profiles))
 
 
-def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, rows: Sequence[Row]) -> None:
+def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence[Result]) -> None:
     """Tables, figures, pictures and the page that shows them."""
+    rows = [row for result in results for row in result.rows]
     people = markdown.people_of(rows)
-    shown = [
-        make(rows, people)
-        for make in (tables.overview_table, tables.systems_table, tables.presence_table, tables.keypoint_table)
-    ]
-    if plan.published:
-        shown.append(tables.expected_table(rows, plan.published))
+    shown = all_tables(plan, results, people)
     for table in shown:
         tables.write_csv(table, folder)
     tables.rows_frame(rows).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
-    save(draw_systems(rows, people), folder / "systems.png")
-    save(draw_keypoints(rows, people), folder / "presence_per_keypoint.png")
+    save(draw_systems(results, people), folder / "systems.png")
+    save(draw_keypoints(results, people), folder / "presence_per_keypoint.png")
     save(draw_curves(runs_dir, plan.systems, plan.seeds, people), folder / "curves.png")
-    first_seed = [row for row in rows if row.seed == plan.seeds[0]]
     pictures = write_pictures(
-        folder, manifest_file(plan.profile, "val"), runs_dir, first_seed, plan.pictures.num_persons, plan.pictures.seed
+        folder,
+        manifest_file(plan.profile, "val"),
+        runs_dir,
+        [result.row for result in results],
+        plan.pictures.num_persons,
+        plan.pictures.seed,
     )
     overview = markdown.render(
         OVERVIEW,
@@ -78,14 +81,73 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, rows: Sequence[Ro
         people=people,
         overview=overview,
         how_to_read=markdown.how_to_read(rows),
+        differences=markdown.how_to_read_differences(plan.resampling.num),
         limits=markdown.limits(rows),
         note=markdown.mismatch_note(rows),
-        bars=bars_note(rows),
+        bars=bars_note(results),
+        first=markdown.escape(results[0].name),
+        rule=markdown.escape(results[0].row.protocol.score_rule),
         tables={table.name: tables.to_markdown(table) for table in shown},
         pictures=pictures,
         provenance=markdown.provenance(rows),
     )
     write_text(folder / "README.md", page)
+
+
+def all_tables(plan: ReportPlan, results: Sequence[Result], people: str) -> list[tables.Table]:
+    """The overview first."""
+    shown = [
+        make(results, people)
+        for make in (
+            tables.overview_table,
+            tables.systems_table,
+            tables.score_rules_table,
+            tables.presence_table,
+            tables.keypoint_table,
+        )
+    ]
+    for name, title, comparisons in compared(plan, results):
+        note = resolution_note(comparisons, plan.resampling.num)
+        shown.append(tables.comparison_table(name, f"{title} on {people}", comparisons, note))
+    if plan.published:
+        shown.append(tables.expected_table(results, plan.published))
+    return shown
+
+
+def compared(plan: ReportPlan, results: Sequence[Result]) -> Iterator[tuple[str, str, list[Comparison]]]:
+    """Name, title and lines of every table of comparisons."""
+    yield "score_rule_differences", "Score rules compared", compare_rules(results, plan.resampling)
+    if len(results) > 1:
+        yield "differences", "Systems compared", compare_systems(results, plan.resampling)
+
+
+def compare_systems(results: Sequence[Result], resampling: ResamplingPlan) -> list[Comparison]:
+    """Every system beside the first declared one: which is the first must not depend on the numbers."""
+    contrasts = []
+    for result in results[1:]:
+        own_source, other_source = tables.main_source(results[0]), tables.main_source(result)
+        keys = [(stat, oks(stat), oks(stat)) for stat in ("AP", "AR")]
+        keys += [
+            (f"presence {metric}", presence(own_source, metric), presence(other_source, metric))
+            for metric in ("F1", "AUROC")
+        ]
+        contrasts += [
+            Contrast(label, Side(results[0].name, results[0], own), Side(result.name, result, other))
+            for label, own, other in keys
+        ]
+    return compare_family(contrasts, resampling.num, resampling.seed)
+
+
+def compare_rules(results: Sequence[Result], resampling: ResamplingPlan) -> list[Comparison]:
+    """AP of every system under every other score rule beside AP under the rule of its row."""
+    contrasts = []
+    for result in results:
+        own = result.row.protocol.score_rule
+        for rule in SCORE_RULES:
+            if rule != own and score_rule(rule, "AP") in result.keys:
+                first, second = (Side(f"{result.name}, {name}", result, score_rule(name, "AP")) for name in (own, rule))
+                contrasts.append(Contrast("AP", first, second))
+    return compare_family(contrasts, resampling.num, resampling.seed)
 
 
 def index(profiles: Sequence[str]) -> str:
@@ -114,6 +176,7 @@ PAGE = """\
 ## How to read this page
 
 {{ how_to_read }}
+{{ differences }}
 
 **What this does not show.** {{ limits }}
 
@@ -123,8 +186,40 @@ PAGE = """\
 
 {{ tables.systems }}
 
-As CSV: [systems.csv](systems.csv); the table at the top: [overview.csv](overview.csv). What the published architectures
-cost: [architectures](../../architectures/README.md).
+As CSV: [systems.csv](systems.csv); the table at the top: [overview.csv](overview.csv). What is wrong with the poses:
+[errors](../errors/README.md). What the published architectures cost: [architectures](../../architectures/README.md).
+
+{% if tables.differences is defined %}
+### Is the difference real?
+
+Every system beside {{ first }}, the first declared one; presence is read from a system's head where it has one, else
+from its heatmap peak.
+
+{{ note }}
+
+{{ tables.differences }}
+
+As CSV: [differences.csv](differences.csv).
+{% endif %}
+
+### Does the score rule matter?
+
+COCO's AP never looks at the confidence of a keypoint, only at the one score of each person, by which persons are
+ranked. So whatever a model knows of presence reaches AP through the rule that makes this score; the tables elsewhere
+use {{ rule }}. On annotated boxes the detector's score is 1 for everybody: `box` then ranks persons by nothing but
+their order in the file.
+
+{{ note }}
+
+{{ tables.score_rules }}
+
+As CSV: [score_rules.csv](score_rules.csv).
+
+{{ note }}
+
+{{ tables.score_rule_differences }}
+
+As CSV: [score_rule_differences.csv](score_rule_differences.csv).
 
 {% if tables.expected is defined %}
 ### Beside the published results
@@ -201,6 +296,7 @@ What the published architectures cost, counted and as published: [architectures]
 {{ overview }}
 
 [Systems: tables, figures, pictures]({{ profile }}/systems/README.md) ·
+[Errors: what is wrong with the poses]({{ profile }}/errors/README.md) ·
 [Ablations: one factor at a time]({{ profile }}/ablations/README.md)
 
 {% endfor %}

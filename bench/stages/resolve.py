@@ -36,16 +36,25 @@ def write_plan(grid: Grid) -> None:
         write_json(folder / run / "evaluate.json", grid.evaluate.model_dump(mode="json"))
     for stage in STAGE_MODULES:
         write_json(folder / f"code.{stage}.json", {"sha256": sha256_of_stage(stage)})
+    resampling = {"num": grid.evaluate.num_resamples, "seed": grid.evaluate.seed}
     report = {
         "profile": grid.profile,
         "profiles": grid.profiles,
         "seeds": grid.seeds,
         "systems": list(grid.experiments),
         "published": grid.published,
+        "resampling": resampling,
         "pictures": {"num_persons": grid.report.picture_persons, "seed": grid.report.picture_seed},
     }
     write_json(folder / "report.json", report)
-    ablations = {"profile": grid.profile, "seeds": grid.seeds, "ablations": [f._asdict() for f in grid.factors]}
+    errors = {key: report[key] for key in ("profile", "seeds", "systems")}
+    write_json(folder / "errors.json", errors | {"evaluate": grid.evaluate.model_dump(mode="json")})
+    ablations = {
+        "profile": grid.profile,
+        "seeds": grid.seeds,
+        "resampling": resampling,
+        "ablations": [f._asdict() for f in grid.factors],
+    }
     write_json(folder / "ablations.json", ablations)
 
 

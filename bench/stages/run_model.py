@@ -1,9 +1,11 @@
 """What stages train and predict share: a run's model, its codec and its samples, from its parameters."""
 
+from collections.abc import Sequence
+
 from lightning_fabric import Fabric
 
 from bench.config import AugmentParams, TrainConfig
-from bench.data.coco import CocoDict, persons_of, read_coco
+from bench.data.coco import CocoDict, Person, read_coco
 from bench.data.codec import Codec
 from bench.data.dataset import Crop, PoseDataset
 from bench.data.keypoints import NUM_KEYPOINTS
@@ -35,11 +37,11 @@ def build_codec(config: TrainConfig, model: PoseModel) -> Codec:
 
 
 def build_samples(
-    config: TrainConfig, codec: Codec, manifest: CocoDict, policy: str, augment: AugmentParams | None, seed: int
+    config: TrainConfig, codec: Codec, persons: Sequence[Person], policy: str, augment: AugmentParams | None, seed: int
 ) -> PoseDataset:
-    """Samples of all persons of a manifest, labelled by a policy; with random views where they are augmented."""
+    """Samples of persons, labelled by a policy; with random views where they are augmented."""
     crop = Crop(config.input_size, config.bbox_padding, config.fit, codec.aligned)
-    return PoseDataset(persons_of(manifest), crop, policy, augment, seed)
+    return PoseDataset(persons, crop, policy, augment, seed)
 
 
 def read_manifest(profile: str, name: str) -> CocoDict:

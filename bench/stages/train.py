@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bench.errors import UserError
 from bench.stages.command import run_command
 from bench.stages.files import RunFiles, TrainingInfo, plan_dir, read_model, write_json, write_text
 from bench.stages.fit_run import device_name, fit_run
-from bench.stages.run_model import build, build_fabric
+from bench.stages.run_model import build, build_codec, build_fabric
 from bench.training.checkpoint import save_checkpoint
 from bench.training.loop import Fit
 from models import PoseModel
@@ -26,12 +27,14 @@ def main(profile: str, run: str, seed: int) -> None:
     config = read_model(plan_dir(profile) / run / "train.json", TrainConfig)
     files = RunFiles(profile, run, seed)
     fabric = build_fabric(config.precision)
+    start = time.perf_counter()
     with Live(str(files.live), save_dvc_exp=False, report=None, dvcyaml=None) as live:
         if config.fitting is None:
             source, model, result = take_published(config)
         else:
             source = None
             model, result = fit_and_log(config, config.fitting, profile, seed, fabric, live)
+    seconds = time.perf_counter() - start
     save_checkpoint(files.checkpoint, result.state, config.architecture.model_dump())
     write_curves(files.curves, result.history)
     info = TrainingInfo(
@@ -41,6 +44,8 @@ def main(profile: str, run: str, seed: int) -> None:
         num_parameters=count_parameters(model),
         num_presence_parameters=count_parameters(model.presence_head),
         num_macs=count_macs(lambda: build(config, pretrained=False), config.input_size),
+        flip_shift=build_codec(config, model).shift,
+        seconds=round(seconds, 1),
     )
     write_json(files.training, info.model_dump())
 

@@ -13,9 +13,10 @@ from bench.config import DataParams, TrainConfig
 from bench.errors import UserError
 from bench.resolve import Grid, load_grid
 from bench.stages.command import run_command
-from bench.stages.files import manifest_file, sha256_of_code
+from bench.stages.files import manifest_file
 from bench.stages.fit_run import device_name, fit_run
 from bench.stages.prepare import write_manifests
+from bench.stages.provenance import sha256_of_code
 from bench.stages.run_model import build_fabric
 from models.weights import WeightsError, read_history, save_warmstart, warmstart_file
 

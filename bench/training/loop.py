@@ -17,16 +17,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from bench.data.coco import CocoDict, Person
 from bench.data.codec import Codec
 from bench.data.dataset import PoseDataset, Sample, ordered_loader, shuffled_loader
+from bench.data.people import Truth
 from bench.errors import UserError
 from bench.inference.predict import concatenate, decode_batch, on_device, run_model
-from bench.inference.scoring import SCORE_RULES, to_coco_results
-from bench.metrics.oks import evaluate_oks
+from bench.inference.scoring import person_scores
+from bench.metrics.average_precision import OKSEvaluation
+from bench.metrics.oks import match
 from bench.training.losses import LossWeights, pose_loss
 from bench.training.optim import Recipe, build_optimizer, build_schedule
 from models import PoseModel
 
 VALIDATION_DECODING = "codec"  # the choice of the epoch must not depend on what prediction is later asked for
-VALIDATION_SCORE_RULE = "box_keypoint"
+VALIDATION_SCORE_RULE = "box_keypoint"  # for models with and without presence alike
 
 
 class Length(NamedTuple):
@@ -98,6 +100,7 @@ def fit(
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     stepper = Stepper(fabric, wrapped, wrapped_optimizer, schedule, objective)
     in_order = on_device(fabric, ordered_loader(calibration_set, length.batch_size, length.num_workers))
+    truth = Truth.of(calibration)
     best = Fit([], 0, {})
     best_key = (-1.0, -math.inf)
     with Progress(*PROGRESS_COLUMNS, disable=not fabric.is_global_zero) as progress:
@@ -107,7 +110,7 @@ def fit(
             progress.update(task, description=f"epoch {epoch}/{length.epochs}")
             loader = shuffled_loader(train_set, length.batch_size, length.num_workers, epoch)
             record = {"epoch": epoch} | stepper.train(on_device(fabric, loader), epoch, advance)
-            record |= validate(wrapped, in_order, calibration, calibration_set.persons, objective)
+            record |= validate(wrapped, in_order, truth, calibration_set.persons, objective)
             best.history.append(record)
             log(record)
             key = (record["calibration_AP"], -record["calibration_loss"])
@@ -166,7 +169,7 @@ def require_finite(value: float, finding: str) -> None:
 
 
 def validate(
-    model: nn.Module, loader: Iterable[Sample], manifest: CocoDict, persons: Sequence[Person], objective: Objective
+    model: nn.Module, loader: Iterable[Sample], truth: Truth, persons: Sequence[Person], objective: Objective
 ) -> dict[str, float]:
     """`calibration_loss` and `calibration_AP` of a model, by the benchmark's own functions, without flip test."""
     losses, parts = [], []
@@ -176,9 +179,7 @@ def validate(
     predictions = concatenate(parts)
     image_ids = np.array([person.image_id for person in persons])
     bbox_scores = np.array([person.bbox_score for person in persons])
-    person_scores = SCORE_RULES[VALIDATION_SCORE_RULE](bbox_scores, predictions.score)
-    results = to_coco_results(image_ids, predictions.keypoints, predictions.score, person_scores)
-    return {
-        "calibration_loss": sum(losses) / len(persons),
-        "calibration_AP": evaluate_oks(manifest, results).stats["AP"],
-    }
+    scores = person_scores(VALIDATION_SCORE_RULE, bbox_scores, predictions.score, presence=None)
+    detections = truth.detections(image_ids, predictions.keypoints, predictions.score.astype(np.float64), scores)
+    evaluation = OKSEvaluation(match(truth.people, detections, truth.num_images))
+    return {"calibration_loss": sum(losses) / len(persons), "calibration_AP": evaluation.stats["AP"]}

@@ -8,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.report import main
+from ablations.report import findings, main
 from bench.errors import UserError
-from tests.reporting.fake_runs import ABLATIONS, make_project
+from bench.reporting.results import Comparison, Summary
+from bench.reporting.rows import read_row, write_row
+from tests.reporting.fake_runs import ABLATIONS, RESAMPLING, make_project
 
 FOLDER = Path("reports/demo/ablations")
 PLAN = Path("runs/demo/plan/ablations.json")
@@ -20,7 +22,7 @@ PLAN = Path("runs/demo/plan/ablations.json")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with its page."""
     root = tmp_path_factory.mktemp("project")
-    make_project(root, systems=["vitpose_presence"], num_persons=1)
+    make_project(root, systems=["vitpose_presence"], num_persons=16)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         main("demo")
@@ -35,52 +37,116 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "project"
 
 
+def change_plan(**changes: object) -> None:
+    PLAN.write_text(json.dumps({**json.loads(PLAN.read_text()), **changes}))
+
+
+def files_of(*factors: str) -> set[str]:
+    suffixes = (".csv", "_differences.csv", ".png")
+    return {"README.md", "rows.csv", *(f"{factor}{suffix}" for factor in factors for suffix in suffixes)}
+
+
 def contents() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in FOLDER.iterdir()}
 
 
 def test_a_table_and_a_figure_per_factor_and_the_same_bytes_twice(project: Path) -> None:
     first = contents()
-    factors = {"loss_presence_weight", "presence_head_dropout"}
-    assert set(first) == {"README.md", "rows.csv", *(f"{x}.csv" for x in factors), *(f"{x}.png" for x in factors)}
+    assert set(first) == files_of("loss_presence_weight", "presence_head_dropout")
     page = first["README.md"].decode()
     assert all(f"| {name} " in page for name, *_ in ABLATIONS)
     assert page.count("vitpose_presence (parent)") == 2
-    assert all((FOLDER / link).is_file() for link in re.findall(r"\]\(([^)#]+)\)", page))
+    links = re.findall(r"\]\(([^)#]+)\)", page)
+    assert set(links) == set(first) - {"README.md"}
+    anchors = set(re.findall(r"\]\(#([^)]+)\)", page))
+    assert (
+        anchors == set(re.findall(r'<a id="([^"]+)"></a>', page)) == {"loss_presence_weight", "presence_head_dropout"}
+    )
     main("demo")
     assert contents() == first
 
 
-def test_lines_are_sorted_by_value_and_the_parent_has_no_difference(project: Path) -> None:
+def test_lines_are_sorted_by_value_and_the_parent_is_compared_with_nobody(project: Path) -> None:
     frame = pd.read_csv(FOLDER / "loss_presence_weight.csv")
     assert frame["value"].tolist() == [0.0001, 0.01, 1.0]
-    assert frame["AP_difference"].isna().tolist() == [False, True, False]
     page = (FOLDER / "README.md").read_text()
     for record in frame.to_dict("records"):
         assert f"{record['AP']:.1f} [{record['AP_low']:.1f}, {record['AP_high']:.1f}]" in page
+    differences = pd.read_csv(FOLDER / "loss_presence_weight_differences.csv", dtype=str)
+    assert list(dict.fromkeys(differences["second"])) == ["presence_weight_1e_4", "presence_weight_1"]
+    assert set(differences["first"]) == {"vitpose_presence"}
+    for record in differences.to_dict("records"):
+        assert f"{record['difference']} [{record['difference_low']}, {record['difference_high']}]" in page
+
+
+def test_differences_are_those_of_the_table_above(project: Path) -> None:
+    table = pd.read_csv(FOLDER / "presence_head_dropout.csv").set_index("run")
+    differences = pd.read_csv(FOLDER / "presence_head_dropout_differences.csv").set_index(["second", "metric"])
+    columns = {
+        "AP": "AP",
+        "AR": "AR",
+        "F1, presence head": "presence_head_F1",
+        "AUROC, heatmap peak": "heatmap_peak_AUROC",
+    }
+    for name in ("dropout_0", "dropout_2"):
+        for metric, column in columns.items():
+            wanted = table.loc[name, column] - table.loc["vitpose_presence (parent)", column]
+            assert differences.loc[(name, metric), "difference"] == pytest.approx(wanted, abs=0.11)  # as rounded
 
 
 def test_a_removed_ablation_leaves_no_row_and_a_removed_factor_no_file(project: Path) -> None:
     plan = json.loads(PLAN.read_text())
-    kept = [entry for entry in plan["ablations"] if entry["name"] == "dropout_0"]
-    PLAN.write_text(json.dumps({**plan, "ablations": kept}))
+    change_plan(ablations=[entry for entry in plan["ablations"] if entry["name"] == "dropout_0"])
     main("demo")
-    assert set(contents()) == {"README.md", "rows.csv", "presence_head_dropout.csv", "presence_head_dropout.png"}
-    text = b"".join(contents()[name] for name in ("README.md", "rows.csv")).decode()
+    assert set(contents()) == files_of("presence_head_dropout")
+    text = b"".join(
+        contents()[name] for name in ("README.md", "rows.csv", "presence_head_dropout_differences.csv")
+    ).decode()
     assert "dropout_0" in text
     assert not any(name in text for name in ("dropout_2", "presence_weight_1"))
 
 
 def test_findings_are_what_the_intervals_allow(project: Path) -> None:
+    change_plan(resampling={"num": 600, "seed": 0})  # more trades, or a family of 24 has nothing to find
+    main("demo")
     page = (FOLDER / "README.md").read_text()
-    for found, low, high in re.findall(r"at \S+, ([+-][\d.]+) \[([+-]?[\d.]+), ([+-]?[\d.]+)\]", page):
+    said = re.findall(r"^- (.+) of (\S+): ([+-][\d.]+) \[([+-]?[\d.]+), ([+-]?[\d.]+)\] points$", page, re.MULTILINE)
+    assert ("AP", "dropout_0") in {(metric, name) for metric, name, *_ in said}
+    for _, _, found, low, high in said:
         assert float(low) * float(high) > 0
         assert float(low) <= float(found) <= float(high)
-    assert "F1, always present (" not in page  # equal in every fake run, so nothing may be said of it
+    frames = [pd.read_csv(FOLDER / f"{x}_differences.csv") for x in ("loss_presence_weight", "presence_head_dropout")]
+    lines = pd.concat(frames)
+    clear = lines[(lines["p_family"] < 0.05) & (lines["difference_low"] * lines["difference_high"] > 0)]
+    assert sorted(zip(clear["metric"], clear["second"], strict=True)) == sorted(
+        (metric, name) for metric, name, *_ in said
+    )
+    heads = re.findall(r"^(\d+) of (\d+) differences to the parent are more than chance", page, re.MULTILINE)
+    silent = page.count("No setting differs from the parent, in any number, by more than chance")
+    assert sum(int(n) for n, _ in heads) == len(said)
+    assert len(heads) + silent == 2
+    assert "F1, always present of" not in page  # equal in every run, so nothing may be said of it
+
+
+def comparison(name: str, p_family: float, low: float, high: float) -> Comparison:
+    summary = Summary((low + high) / 2, low, high, None, 1)
+    return Comparison("p", name, "AP", summary, 0.001, p_family, 0.01, "permutation", 9)
+
+
+def test_findings_name_clear_differences_alone() -> None:
+    clear, chance, wide = (
+        comparison("a_b", 0.01, 0.1, 0.3),
+        comparison("c", 0.2, 0.1, 0.3),
+        comparison("d", 0.01, -0.1, 0.3),
+    )
+    text = findings([clear, chance, wide])
+    assert text.startswith("1 of 3 differences to the parent are more than chance")
+    assert text.splitlines()[2:] == ["- AP of a_b: +20.0 [+10.0, +30.0] points"]
+    assert findings([chance, wide]).startswith("No setting differs from the parent, in any number, by more than chance")
 
 
 def test_no_ablations_give_a_page_that_says_so(project: Path) -> None:
-    PLAN.write_text(json.dumps({"profile": "demo", "seeds": [0], "ablations": []}))
+    PLAN.write_text(json.dumps({"profile": "demo", "seeds": [0], "resampling": RESAMPLING, "ablations": []}))
     main("demo")
     assert list(contents()) == ["README.md"]
     assert b"None is declared" in contents()["README.md"]
@@ -90,3 +156,47 @@ def test_a_missing_row_names_the_stage_of_the_ablation(project: Path) -> None:
     Path("runs/demo/rows/dropout_0-0.json").unlink()
     with pytest.raises(UserError, match=r"rows/dropout_0-0\.json: missing.*`dvc repro evaluate_ablation@dropout_0-0`"):
         main("demo")
+
+
+@pytest.mark.parametrize(("name", "stage"), [("dropout_0", "evaluate_ablation"), ("vitpose_presence", "evaluate")])
+@pytest.mark.parametrize("file", ["replicates/{}-0.parquet", "matches/{}-0.npz"])
+def test_what_comparisons_need_names_its_stage_too(file: str, name: str, stage: str, project: Path) -> None:
+    path = Path("runs/demo", file.format(name))
+    path.unlink()
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: .*run `dvc repro {stage}@{name}-0`$") as found:
+        main("demo")
+    assert "\n" not in str(found.value)
+
+
+def test_an_ablation_of_other_data_than_its_parent_is_refused(project: Path) -> None:
+    """Each kind of run alone would pass."""
+    for name, *_ in ABLATIONS:
+        file = Path(f"runs/demo/rows/{name}-0.json")
+        row = read_row(file)
+        write_row(row.model_copy(update={"data": row.data.model_copy(update={"sha256": "e" * 64})}), file)
+    with pytest.raises(UserError, match=r"^presence_weight_1e_4-0: data: found e+, wanted d+ as of vitpose_presence-0"):
+        main("demo")
+
+
+def test_several_seeds_give_intervals_over_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_project(tmp_path, systems=["vitpose_presence"], num_persons=3, seeds=(0, 1))
+    monkeypatch.chdir(tmp_path)
+    main("demo")
+    frame = pd.read_csv(FOLDER / "presence_head_dropout.csv")
+    assert frame["seeds"].tolist() == [2, 2, 2]
+    assert (frame["AP_high"] > frame["AP_low"]).all()
+    assert (frame["AP_sd"] > 0).all()
+    assert set(pd.read_csv(FOLDER / "presence_head_dropout_differences.csv")["seeds"]) == {2}
+    page = (FOLDER / "README.md").read_text()
+    assert "Bars: 95 % intervals over images and 2 training seeds." in page
+    assert "hierarchical bootstrap" in page
+
+
+def test_one_image_proves_nothing_about_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All resamples of one image are that image, so every interval is a point; but to trade it turns the sign only."""
+    make_project(tmp_path, systems=["vitpose_presence"], num_persons=1)
+    monkeypatch.chdir(tmp_path)
+    main("demo")
+    frame = pd.read_csv(FOLDER / "presence_head_dropout_differences.csv")
+    assert (frame["difference_low"].dropna() == frame["difference_high"].dropna()).all()
+    assert (frame[frame["test"] == "permutation"]["p"] == 1.0).all()

@@ -22,6 +22,8 @@ def plan_prepare(root: Path) -> None:
     params = {
         "source": "coco",
         "root": str(root),
+        "detections": None,
+        "min_detection_score": None,
         "seed": 0,
         "num_persons": ASKED | {"train": "all"},
         "on_broken": "error",

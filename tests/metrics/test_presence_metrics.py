@@ -8,20 +8,37 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from bench.errors import UserError
-from bench.metrics.bootstrap import draw_images, percentile_interval
-from bench.metrics.presence import METRICS, PresenceMetrics, choose_threshold, presence_metrics
+from bench.metrics.bootstrap import Resampling, draw_resampling
+from bench.metrics.presence import METRICS, choose_threshold, presence_metrics
+
+Pool = dict[str, NDArray[np.float64]]  # by metric, its value in every data set
 
 
 class Toy(NamedTuple):
     score: NDArray[np.float32]
     present: NDArray[np.bool_]
     weight: NDArray[np.float32]
-    image_ids: NDArray[np.int64]
+    image: NDArray[np.int64]
 
-    def metrics(self, threshold: float = 0.5, num_resamples: int = 20, seed: int = 0) -> PresenceMetrics:
-        score, present, weight, image_ids = self
-        rng = np.random.default_rng(seed)
-        return presence_metrics(score, present, weight, threshold, image_ids, num_resamples, rng)
+    def people(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> "Toy":
+        return Toy(self.score[index], self.present[index], self.weight[index], self.image[index])
+
+    def keypoint(self, k: int) -> "Toy":
+        return Toy(self.score[:, [k]], self.present[:, [k]], self.weight[:, [k]], self.image)
+
+    def resampling(self, num_resamples: int = 20, seed: int = 0) -> Resampling:
+        num_images = int(self.image.max(initial=-1)) + 1
+        return draw_resampling(num_images, num_resamples, "percentile", np.random.default_rng(seed))
+
+    def metrics(self, threshold: float = 0.5, counts: NDArray[np.integer] | None = None) -> list[Pool]:
+        """Of all keypoints pooled, then of each."""
+        return presence_metrics(
+            *self[:3], threshold, self.image, self.resampling().counts if counts is None else counts
+        )
+
+    def values(self, threshold: float = 0.5) -> list[dict[str, float]]:
+        """The same of the whole data."""
+        return [{name: column[0] for name, column in pool.items()} for pool in self.metrics(threshold)]
 
 
 def make_toy(seed: int, num_persons: int, num_keypoints: int = 5) -> Toy:
@@ -31,13 +48,11 @@ def make_toy(seed: int, num_persons: int, num_keypoints: int = 5) -> Toy:
     present = rng.random(shape) < 0.6
     score = np.round(rng.normal(loc=present * 0.5), 1).astype(np.float32)
     weight = (rng.random(shape) > 0.1).astype(np.float32)
-    return Toy(score, present, weight, rng.integers(max(num_persons // 2, 1), size=num_persons) * 7)
+    return Toy(score, present, weight, rng.integers(max(num_persons // 2, 1), size=num_persons))
 
 
-def sklearn_metrics(
-    score: NDArray[np.float32], present: NDArray[np.bool_], weight: NDArray[np.float32], threshold: float
-) -> list[float]:
-    score, present, weight = score.ravel(), present.ravel(), weight.ravel()
+def sklearn_metrics(toy: Toy, threshold: float) -> list[float]:
+    score, present, weight = toy.score.ravel(), toy.present.ravel(), toy.weight.ravel()
     claimed = score >= threshold
     pair = [function(present, claimed, sample_weight=weight) for function in (precision_score, recall_score, f1_score)]
     return [*pair, roc_auc_score(present, score, sample_weight=weight)]
@@ -48,9 +63,17 @@ def test_hand_worked_numbers() -> None:
     # Pairs (present, absent), absent being .8 .5 .1: .9 wins 3, .6 wins 2, .2 wins 1: 6 of 9.
     score = np.array([[0.9, 0.8, 0.6], [0.5, 0.2, 0.1]])
     present = np.array([[1, 0, 1], [0, 1, 0]], dtype=bool)
-    micro = Toy(score.astype(np.float32), present, np.ones((2, 3), np.float32), np.array([1, 2])).metrics().micro
+    toy = Toy(score.astype(np.float32), present, np.ones((2, 3), np.float32), np.array([0, 1]))
     expected = {"precision": 2 / 4, "recall": 2 / 3, "F1": 4 / 7, "AUROC": 6 / 9}
-    assert {name: interval.value for name, interval in micro.items()} == pytest.approx(expected)
+    assert toy.values()[0] == pytest.approx(expected)
+    # The first image twice: tp 4, claimed 7, present 5; pairs with absent .8 .8 .5 .1: .9 wins 4, .6 2, .2 1, and so
+    # (2 x 4 + 2 x 2 + 1) / (5 x 4). The second alone: .5 is claimed, .2 is present and beats .1 of two.
+    pools = toy.metrics(counts=np.array([[1, 1], [2, 1], [0, 1], [0, 0]]))
+    assert [pools[0][name][1] for name in METRICS] == pytest.approx([4 / 7, 4 / 5, 8 / 12, 13 / 20])
+    assert [pools[0][name][2] for name in METRICS] == pytest.approx([0.0, 0.0, 0.0, 1 / 2])
+    assert all(math.isnan(pools[0][name][3]) for name in METRICS)
+    # The first keypoint: .9 present, .5 absent.
+    assert toy.values()[1] == pytest.approx({"precision": 1 / 2, "recall": 1.0, "F1": 2 / 3, "AUROC": 1.0})
 
 
 def test_hand_worked_threshold() -> None:
@@ -78,102 +101,150 @@ def test_threshold_is_the_best_of_all() -> None:
 
 def test_threshold_of_float32_scores_claims_its_own_score() -> None:
     score = np.array([[0.1, 0.7]], dtype=np.float32)
-    toy = Toy(score, np.array([[False, True]]), np.ones((1, 2), np.float32), np.array([1]))
-    assert toy.metrics(choose_threshold(*toy[:3])).micro["F1"].value == 1.0
+    toy = Toy(score, np.array([[False, True]]), np.ones((1, 2), np.float32), np.array([0]))
+    assert toy.values(choose_threshold(*toy[:3]))[0]["F1"] == 1.0
 
 
 def test_equals_sklearn_with_ignored_keypoints() -> None:
     for seed in range(5):
         toy = make_toy(seed, 25)
-        micro, per_keypoint = toy.metrics(threshold=0.3)
-        found = [micro[name].value for name in METRICS]
-        np.testing.assert_allclose(found, sklearn_metrics(*toy[:3], 0.3), rtol=0, atol=1e-12)
-        for k in range(5):
-            column = [array[:, k] for array in toy[:3]]
-            found = [per_keypoint[name][k].value for name in METRICS]
-            np.testing.assert_allclose(found, sklearn_metrics(*column, 0.3), rtol=0, atol=1e-12)
+        pools = toy.values(threshold=0.3)
+        for pool, part in zip(pools, [toy, *map(toy.keypoint, range(5))], strict=True):
+            assert tuple(pool) == METRICS
+            np.testing.assert_allclose(list(pool.values()), sklearn_metrics(part, 0.3), rtol=0, atol=1e-12)
 
 
-def test_intervals_equal_a_bootstrap_by_repeated_rows() -> None:
-    toy = make_toy(2, 30)
-    images = np.unique(toy.image_ids)
-    resampled = []
-    for positions in draw_images(len(images), 25, np.random.default_rng(9)):
-        rows = np.concatenate([np.flatnonzero(toy.image_ids == images[position]) for position in positions])
-        resampled.append(sklearn_metrics(*(array[rows] for array in toy[:3]), 0.3))
-    micro = toy.metrics(threshold=0.3, num_resamples=25, seed=9).micro
-    for column, name in zip(np.array(resampled).T, METRICS, strict=True):
-        assert micro[name] == pytest.approx(percentile_interval(micro[name].value, column), abs=1e-12)
+def test_equals_sklearn_on_repeated_rows() -> None:
+    """In every resample, pooled and for each keypoint."""
+    toy = make_toy(2, 60)
+    resampling = toy.resampling(num_resamples=25, seed=9)
+    pools = toy.metrics(threshold=0.3, counts=resampling.counts)
+    for s, counts in enumerate(resampling.counts):
+        repeated = toy.people(np.repeat(np.arange(60), counts[toy.image]))
+        for pool, part in zip(pools, [repeated, *map(repeated.keypoint, range(5))], strict=True):
+            found = [pool[name][s] for name in METRICS]
+            np.testing.assert_allclose(found, sklearn_metrics(part, 0.3), rtol=0, atol=1e-12)
+    assert len(np.unique(pools[0]["F1"])) > 20
+
+
+def test_an_image_left_out_is_as_if_it_were_not_there() -> None:
+    toy = make_toy(3, 30)
+    counts = np.ones((1, toy.image.max() + 1), dtype=np.int32)
+    left_out = toy.metrics(0.3, counts * (np.arange(counts.shape[1]) != 4))
+    for found, wanted in zip(left_out, toy.people(toy.image != 4).metrics(0.3, counts), strict=True):
+        for name in METRICS:
+            np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_images_without_people_change_nothing() -> None:
+    toy = make_toy(3, 30)
+    counts = toy.resampling().counts
+    more = np.concatenate([counts, np.full((len(counts), 3), 2, dtype=counts.dtype)], axis=1)
+    for before, after in zip(toy.metrics(0.3, counts), toy.metrics(0.3, more), strict=True):
+        for name in METRICS:
+            np.testing.assert_array_equal(before[name], after[name])
 
 
 def test_ground_truth_scores_one() -> None:
     toy = make_toy(0, 30)
-    micro, per_keypoint = toy._replace(score=toy.present.astype(np.float32)).metrics()
-    for interval in [*micro.values(), *(interval for intervals in per_keypoint.values() for interval in intervals)]:
-        assert interval == (1.0, 1.0, 1.0)
+    for pool in toy._replace(score=toy.present.astype(np.float32)).metrics():
+        for column in pool.values():
+            np.testing.assert_array_equal(column, np.ones(21))
 
 
 def test_order_of_people_changes_nothing() -> None:
     toy = make_toy(0, 30)
     order = np.random.default_rng(0).permutation(30)
-    assert Toy(*(array[order] for array in toy)).metrics() == toy.metrics()
+    for before, after in zip(toy.metrics(), toy.people(order).metrics(), strict=True):
+        for name in METRICS:
+            np.testing.assert_array_equal(before[name], after[name])
 
 
 def test_always_present() -> None:
     toy = make_toy(0, 30)._replace(score=np.ones((30, 5), np.float32))
     threshold = choose_threshold(*toy[:3])
     assert threshold == 1.0
-    micro = toy.metrics(threshold).micro
+    micro = toy.metrics(threshold)[0]
     prevalence = (toy.present * toy.weight).sum() / toy.weight.sum()
-    assert micro["AUROC"] == (0.5, 0.5, 0.5)
-    assert micro["recall"] == (1.0, 1.0, 1.0)
-    assert micro["precision"].value == pytest.approx(prevalence)
+    np.testing.assert_array_equal(micro["AUROC"], np.full(21, 0.5))
+    np.testing.assert_array_equal(micro["recall"], np.ones(21))
+    assert micro["precision"][0] == pytest.approx(prevalence)
 
 
 def test_a_missing_class_is_undefined_for_its_keypoint_only() -> None:
     toy = make_toy(0, 40)
     present = toy.present.copy()
     present[:, 1], present[:, 2] = True, False
-    micro, per_keypoint = toy._replace(present=present).metrics(threshold=0.0)
-    assert [k for k in range(5) if all(map(math.isnan, per_keypoint["AUROC"][k]))] == [1, 2]
-    assert [k for k in range(5) if all(map(math.isnan, per_keypoint["recall"][k]))] == [2]
-    assert [k for k in range(5) if all(map(math.isnan, per_keypoint["F1"][k]))] == [2]
-    assert per_keypoint["precision"][2].value == 0.0
-    assert not any(math.isnan(number) for interval in micro.values() for number in interval)
+    micro, *per_keypoint = toy._replace(present=present).metrics(threshold=0.0)
+    for name, undefined in {"AUROC": [1, 2], "recall": [2], "F1": [2], "precision": []}.items():
+        assert [k for k in range(5) if np.isnan(per_keypoint[k][name]).all()] == undefined
+        assert not any(np.isnan(per_keypoint[k][name]).any() for k in range(5) if k not in undefined)
+    np.testing.assert_array_equal(per_keypoint[2]["precision"], np.zeros(21))
+    assert not any(np.isnan(column).any() for column in micro.values())
+
+
+def test_a_class_that_a_resample_lacks_is_undefined_there_only() -> None:
+    toy = make_toy(0, 10, 1)
+    toy = toy._replace(present=(toy.image == 0)[:, None], weight=np.ones((10, 1), np.float32))
+    counts = np.stack([np.ones(5), [0, 2, 1, 1, 1], [5, 0, 0, 0, 0]]).astype(np.int32)
+    pool = toy.metrics(-99.0, counts)[0]
+    assert np.isnan(pool["AUROC"]).tolist() == [False, True, True]
+    for name in ("recall", "F1"):
+        assert np.isnan(pool[name]).tolist() == [False, True, False]
+    assert pool["precision"][1:].tolist() == [0.0, 1.0]
 
 
 def test_a_keypoint_ignored_throughout_is_undefined() -> None:
     toy = make_toy(0, 20)
     weight = toy.weight.copy()
     weight[:, 3] = 0
-    per_keypoint = toy._replace(weight=weight).metrics().per_keypoint
-    assert all(math.isnan(number) for name in METRICS for number in per_keypoint[name][3])
+    pools = toy._replace(weight=weight).metrics()
+    assert all(np.isnan(pools[1 + 3][name]).all() for name in METRICS)
+    others = [pool for place, pool in enumerate(pools) if place != 1 + 3]
+    assert not any(np.isnan(pool["F1"][0]) for pool in others)
+
+
+def test_what_is_said_of_ignored_keypoints_changes_nothing() -> None:
+    toy = make_toy(0, 20)
+    ignored = toy.weight == 0
+    assert ignored.any()
+    other = toy._replace(score=np.where(ignored, 9, toy.score), present=toy.present ^ ignored)
+    for before, after in zip(toy.metrics(), other.metrics(), strict=True):
+        for name in METRICS:
+            np.testing.assert_array_equal(before[name], after[name])
+    assert choose_threshold(*other[:3]) == choose_threshold(*toy[:3])
 
 
 def test_nothing_called_present() -> None:
-    micro = make_toy(0, 20).metrics(threshold=99.0).micro
-    assert math.isnan(micro["precision"].value)
-    assert micro["recall"].value == micro["F1"].value == 0.0
+    micro = make_toy(0, 20).values(threshold=99.0)[0]
+    assert math.isnan(micro["precision"])
+    assert micro["recall"] == micro["F1"] == 0.0
 
 
 def test_intervals_hold_their_value_and_narrow_with_images() -> None:
-    few, many = (make_toy(1, n).metrics(num_resamples=200).micro for n in (20, 300))
-    for name in METRICS:
-        for interval in (few[name], many[name]):
-            assert interval.low <= interval.value <= interval.high
-        assert many[name].high - many[name].low < 0.6 * (few[name].high - few[name].low)
+    widths = []
+    for num_persons in (20, 300):
+        toy = make_toy(1, num_persons)
+        resampling = toy.resampling(num_resamples=200)
+        micro = toy.metrics(counts=resampling.counts)[0]
+        intervals = resampling.intervals(np.stack([micro[name] for name in METRICS], axis=1))
+        assert all(interval.low <= interval.value <= interval.high for interval in intervals)
+        widths.append(np.array([interval.high - interval.low for interval in intervals]))
+    assert (widths[1] < 0.6 * widths[0]).all()
 
 
 def test_people_of_one_image_are_drawn_together() -> None:
     toy = make_toy(1, 40)
-    one_image = toy._replace(image_ids=np.full(40, 3)).metrics().micro["F1"]
-    assert one_image.low == one_image.value == one_image.high
+    one_image = toy._replace(image=np.zeros(40, dtype=np.int64)).metrics()[0]["F1"]
+    assert np.ptp(one_image) == 0
+    assert np.ptp(toy.metrics()[0]["F1"]) > 0.01
 
 
 def test_five_hundred_people_are_quick() -> None:
     toy = make_toy(0, 500, 17)
+    counts = toy.resampling(num_resamples=200).counts
     start = time.process_time()
-    toy.metrics(num_resamples=200)
+    toy.metrics(counts=counts)
     assert time.process_time() - start < 3
 
 
@@ -200,8 +271,8 @@ def test_shapes_must_agree() -> None:
     toy = make_toy(0, 5)
     with pytest.raises(UserError, match=r"present \(5, 4\)"):
         toy._replace(present=toy.present[:, :4]).metrics()
-    with pytest.raises(UserError, match=r"image_ids of shape \(4,\), wanted \(5,\)"):
-        toy._replace(image_ids=toy.image_ids[:4]).metrics()
+    with pytest.raises(UserError, match=r"image of shape \(4,\), wanted \(5,\)"):
+        toy._replace(image=toy.image[:4]).metrics()
 
 
 def test_threshold_needs_a_present_keypoint() -> None:
@@ -211,4 +282,11 @@ def test_threshold_needs_a_present_keypoint() -> None:
 
 def test_no_people_are_refused() -> None:
     with pytest.raises(UserError, match="found 0 images"):
-        Toy(*(array[:0] for array in make_toy(0, 5))).metrics()
+        make_toy(0, 5).people(np.arange(0)).metrics()
+
+
+def test_images_without_anybody_have_no_numbers() -> None:
+    nobody = make_toy(0, 5).people(np.arange(0))
+    for pool in nobody.metrics(counts=np.ones((2, 3), dtype=np.int32)):
+        assert tuple(pool) == METRICS
+        assert all(np.isnan(column).tolist() == [True, True] for column in pool.values())

@@ -1,50 +1,155 @@
-"""OKS AP of one evaluation beside pycocotools, and what our resampling for intervals adds."""
+"""OKS at the size of COCO val2017: ten numbers, from arrays and from files, beside other evaluators, and resampled.
 
-import contextlib
-import io
+What it must not exceed on one core: 1 s for the ten numbers, 10 s and 2 GB for 2,000 resamples of them.
+"""
+
+import json
+import time
+import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.metrics.oks import evaluate_oks, oks_intervals
-from tests.perf.rates import record_rate, record_ratio
+from bench.data.coco import COCO_LAYOUT, CocoDict
+from bench.data.people import Detections, Truth
+from bench.data.results import read_results, write_results
+from bench.metrics.average_precision import OKSEvaluation
+from bench.metrics.bootstrap import draw_resampling
+from bench.metrics.oks import RULES, match
+from bench.score import REFERENCES, read_annotations, run_evaluator
+from tests.metrics.evaluators import Case, with_faster_coco_eval
+from tests.perf.rates import record_rate
 
-Data = tuple[dict[str, Any], list[dict[str, Any]]]
-NUM_IMAGES = 300
+NUM_IMAGES, NUM_WITH_PEOPLE, NUM_PEOPLE, NUM_DETECTIONS, NUM_RESAMPLES = 5_000, 2_693, 6_267, 100_000, 2_000
+
+
+pytestmark = pytest.mark.benchmark(timer=time.process_time)  # of one core, however busy the others are
+
+Arrays = tuple[Truth, Detections]
+
+
+class Files(NamedTuple):
+    results: Path
+    annotations: Path
+
+
+def draw_people(rng: np.random.Generator) -> CocoDict:
+    """One in each of some images, the others crowded together as they are in COCO."""
+    images = np.concatenate([np.arange(NUM_WITH_PEOPLE), rng.geometric(0.002, NUM_PEOPLE - NUM_WITH_PEOPLE) % 2_000])
+    size = np.exp(rng.uniform(np.log(30), np.log(400), (NUM_PEOPLE, 1, 2)))
+    corner = rng.uniform(0, 400, (NUM_PEOPLE, 1, 2))
+    visibility = rng.choice(3, (NUM_PEOPLE, 17), p=[0.3, 0.1, 0.6])
+    points = (corner + size * rng.random((NUM_PEOPLE, 17, 2))) * (visibility > 0)[..., None]
+    keypoints = np.concatenate([points, visibility[..., None]], axis=2).reshape(NUM_PEOPLE, 51)
+    people = [
+        {
+            "id": i + 1,
+            "image_id": int(images[i]),
+            "category_id": 1,
+            "keypoints": keypoints[i].tolist(),
+            "num_keypoints": int((visibility[i] > 0).sum()),
+            "bbox": [*corner[i, 0].tolist(), *size[i, 0].tolist()],
+            "area": float(size[i].prod() * 0.53),
+            "iscrowd": int(rng.random() < 0.01),
+        }
+        for i in range(NUM_PEOPLE)
+    ]
+    return {"images": [{"id": i} for i in range(NUM_IMAGES)], "annotations": people}
+
+
+def draw_detections(rng: np.random.Generator, people: CocoDict) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Image ids, keypoints, their scores and person scores: each person three times, worse and worse, and strays."""
+    truth = Truth.of(people).people
+    size = np.sqrt(truth.area)[:, None, None]
+    near = [truth.keypoints + rng.normal(size=truth.keypoints.shape) * size * noise for noise in (0.04, 0.1, 0.3)]
+    num_strays = NUM_DETECTIONS - 3 * NUM_PEOPLE
+    strays = rng.uniform(0, 400, (num_strays, 1, 2)) + rng.uniform(0, 150, (num_strays, 17, 2))
+    image_ids = np.concatenate([truth.image, truth.image, truth.image, rng.integers(NUM_IMAGES, size=num_strays)])
+    score = np.concatenate([rng.beta(5, 2, NUM_PEOPLE), rng.beta(2, 4, NUM_DETECTIONS - NUM_PEOPLE)])
+    order = rng.permutation(NUM_DETECTIONS)
+    keypoints = np.concatenate([*near, strays])
+    return image_ids[order], keypoints[order], rng.random((NUM_DETECTIONS, 17)), score[order]
 
 
 @pytest.fixture(scope="module")
-def data(make_coco: Callable[[int, int], Data]) -> Data:
-    return make_coco(0, NUM_IMAGES)
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("coco")
+    files = Files(folder / "results.json", folder / "annotations.json")
+    people = draw_people(rng)
+    files.annotations.write_text(json.dumps(people))
+    write_results(files.results, *draw_detections(rng, people))
+    return files
 
 
-def with_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> float:
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        evaluator = COCOeval(coco, coco.loadRes([dict(result) for result in results]), "keypoints")
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    return float(evaluator.stats[0])
+@pytest.fixture(scope="module")
+def arrays(files: Files) -> Arrays:
+    return read(files)
 
 
-def test_oks_beside_pycocotools(benchmark: BenchmarkFixture, data: Data) -> None:
-    evaluation = benchmark(evaluate_oks, *data)
-    assert evaluation.stats["AP"] == pytest.approx(with_pycocotools(*data))
-    record_rate(benchmark, "results", len(data[1]))
-    record_ratio(benchmark, "pycocotools_over_ours", lambda: evaluate_oks(*data), lambda: with_pycocotools(*data))
+def read(files: Files) -> Arrays:
+    """With every check of the two files."""
+    truth = Truth.of(read_annotations(files.annotations, COCO_LAYOUT))
+    return truth, read_results(files.results, truth.image_ids, 17).detections
 
 
-def test_intervals(benchmark: BenchmarkFixture, data: Data) -> None:
-    """200 resamples of the images, without matching again."""
-    evaluation = evaluate_oks(*data)
-    intervals = benchmark(lambda: oks_intervals(evaluation, 200, np.random.default_rng(0)))
-    assert intervals["AP"].low < evaluation.stats["AP"] < intervals["AP"].high
-    record_rate(benchmark, "resamples", 200)
+def evaluate(truth: Truth, found: Detections) -> OKSEvaluation:
+    return OKSEvaluation(match(truth.people, found, truth.num_images))
+
+
+def megabytes(run: Callable[[], object]) -> int:
+    """At the peak, beyond what was there before."""
+    tracemalloc.start()
+    run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return round(peak / 2**20)
+
+
+def test_ten_numbers_of_arrays(benchmark: BenchmarkFixture, arrays: Arrays) -> None:
+    stats = benchmark(lambda: evaluate(*arrays).stats)
+    assert 0.2 < stats["AP"] < 0.8
+    record_rate(benchmark, "detections", NUM_DETECTIONS)
+    benchmark.extra_info["megabytes"] = megabytes(lambda: evaluate(*arrays).stats)
+    print(f"{benchmark.stats.stats.median:.2f} s, {benchmark.extra_info['megabytes']} MB")
+
+
+OTHERS: dict[str, Callable[[Case], NDArray[np.float64]]] = {
+    "pycocotools": lambda case: run_evaluator(REFERENCES["coco"], RULES["coco"], *case),
+    "xtcocotools": lambda case: run_evaluator(REFERENCES["xtcocotools"], RULES["xtcocotools"], *case),
+    "faster_coco_eval": with_faster_coco_eval,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_ten_numbers_of_files(benchmark: BenchmarkFixture, name: str, files: Files) -> None:
+    """Both read and parse the JSON; once each, as the others take their time."""
+    pytest.importorskip(name)
+    stats = benchmark.pedantic(lambda: evaluate(*read(files)).stats, rounds=3)
+    start = time.process_time()
+    coco, entries = (json.loads(file.read_text()) for file in (files.annotations, files.results))
+    parsed = time.process_time()
+    expected = OTHERS[name](Case(coco, entries))
+    theirs, mine = time.process_time() - start, benchmark.stats.stats.median
+    alone = time.process_time() - parsed
+    np.testing.assert_allclose(list(stats.values()), expected, rtol=0, atol=1e-9)
+    benchmark.extra_info[f"{name}_over_ours"] = round(theirs / mine, 1)
+    print(f"\n{benchmark.name}: {mine:.1f} s, {name} {theirs:.1f} s, {name}_over_ours {theirs / mine:.1f}")
+    print(f"of these {alone:.1f} s once the JSON is parsed")
+
+
+def test_ten_numbers_of_resamples(benchmark: BenchmarkFixture, arrays: Arrays) -> None:
+    """From one matching; the images are drawn beforehand."""
+    evaluation = evaluate(*arrays)
+    drawn = draw_resampling(NUM_IMAGES, NUM_RESAMPLES, "percentile", np.random.default_rng(0)).counts
+    stats = benchmark.pedantic(lambda: np.stack([evaluation.stats_of(counts) for counts in drawn]), rounds=1)
+    assert stats[1:, 0].min() < stats[0, 0] < stats[1:, 0].max()
+    record_rate(benchmark, "resamples", NUM_RESAMPLES)
+    memory = megabytes(lambda: np.stack([evaluate(*arrays).stats_of(counts) for counts in drawn[:5]]))
+    benchmark.extra_info["megabytes"] = memory
+    print(f"{benchmark.stats.stats.median:.1f} s for {NUM_RESAMPLES}, {memory} MB and {drawn.nbytes >> 20} MB of draws")

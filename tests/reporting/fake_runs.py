@@ -1,38 +1,66 @@
 """A made-up project folder: four systems, four ablations, a few drawn people. Run it to look at the pages it gives:
 
-python tests/reporting/fake_runs.py /tmp/report_try
+python -m tests.reporting.fake_runs /tmp/report_try      (with a number behind it: so many training seeds)
+
+Letters: S data sets (all images, then resamples of them), E training seeds.
 """
 
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
+from bench.data.people import Truth, image_positions
+from bench.data.predictions import VAL, Split, read_split, write_predictions
+from bench.data.presence import POLICIES, Labels
+from bench.inference.scoring import SCORE_RULES, scored_detections
+from bench.metrics.average_precision import STATS, OKSEvaluation
+from bench.metrics.bootstrap import draw_resampling, percentile_interval
+from bench.metrics.oks import Matches, match
+from bench.metrics.presence import METRICS, presence_metrics
+from bench.reporting.results import Result, write_matches, write_replicates
 from bench.reporting.rows import (
+    ALWAYS_PRESENT,
+    HEATMAP_PEAK,
+    PRESENCE_HEAD,
+    PROTOCOL_VERSION,
     DataCard,
     Estimate,
-    PresenceResult,
     Protocol,
     Provenance,
     Row,
+    Source,
+    annotated_boxes,
+    oks,
+    presence,
     run_file,
+    score_rule,
     write_row,
 )
 
+Floats = NDArray[np.float64]
+Values = dict[str, Floats]  # key of a number -> (S,)
+
 SYSTEMS = ("vitpose", "vitpose_presence", "hrnet", "transpose")
+PARENT = "vitpose_presence"
 ABLATIONS = (
     ("presence_weight_1e_4", "loss.presence_weight", 1e-4, 0.01),
     ("presence_weight_1", "loss.presence_weight", 1.0, 0.01),
     ("dropout_0", "presence_head.dropout", 0.0, 0.4),
     ("dropout_2", "presence_head.dropout", 0.2, 0.4),
 )
+NUM_RESAMPLES = 60
+RESAMPLING = {"num": 40, "seed": 0}  # of permutation tests
+SCORE_RULE = "box_keypoint"
+THRESHOLDS: dict[Source, float] = {PRESENCE_HEAD: 0.43, HEATMAP_PEAK: 0.21, ALWAYS_PRESENT: 1.0}
 STANDING = np.array(
     [
         (0.50, 0.08), (0.54, 0.06), (0.46, 0.06), (0.58, 0.08), (0.42, 0.08), (0.66, 0.20), (0.34, 0.20), (0.74, 0.36),
@@ -42,58 +70,116 @@ STANDING = np.array(
 )  # fmt: skip
 
 
-def estimate(value: float, half: float = 0.02) -> Estimate:
-    return Estimate(value=value, low=max(value - half, 0.0), high=min(value + half, 1.0))
+def make_values(
+    name: str, seed: int = 0, *, head: bool = False, detected: bool = False, num_resamples: int = NUM_RESAMPLES
+) -> Values:
+    """Every number of a run in every data set: levels and noise of the name and seed, and noise of the images, which
+    all runs share. Always present is the same for all runs, as it should be."""
+    own, everybody = np.random.default_rng([seed, *name.encode()]), np.random.default_rng(0)
+
+    def replicate(key: str, level: float) -> Floats:
+        rng = everybody if f"/{ALWAYS_PRESENT}/" in key else own
+        noise = rng.normal(scale=0.004, size=num_resamples)
+        noise += np.random.default_rng(list(key.encode())).normal(scale=0.01, size=num_resamples)
+        return np.clip(level + np.concatenate([[0.0], noise]), 0.0, 1.0)
+
+    levels = oks_levels(float(own.uniform(0.3, 0.6)))
+    numbers = {oks(stat): level for stat, level in levels.items()}
+    if detected:
+        numbers |= {annotated_boxes(stat): level + 0.02 for stat, level in levels.items()}
+    for source in THRESHOLDS:
+        if head or source != PRESENCE_HEAD:
+            rng = everybody if source == ALWAYS_PRESENT else own
+            f1 = {PRESENCE_HEAD: rng.uniform(0.88, 0.93), HEATMAP_PEAK: 0.86, ALWAYS_PRESENT: 0.82}[source]
+            numbers |= presence_levels(source, f1, rng)
+    values = {key: replicate(key, level) for key, level in numbers.items()}
+    for i, rule in enumerate(SCORE_RULES):
+        if head or not SCORE_RULES[rule].needs_presence:
+            shift = 0.0 if rule == SCORE_RULE else 0.01 * (i - 1.5)
+            values |= {score_rule(rule, stat): np.clip(values[oks(stat)] + shift, 0, 1) for stat in ("AP", "AR")}
+    return values
 
 
-def presence_result(value: float, threshold: float, rng: np.random.Generator) -> PresenceResult:
-    micro = {"precision": value - 0.02, "recall": value + 0.02, "F1": value, "AUROC": value - 0.05}
-    spread = rng.normal(scale=0.05, size=(len(micro), NUM_KEYPOINTS))
-    return PresenceResult(
-        threshold=threshold,
-        micro={name: estimate(number) for name, number in micro.items()},
-        per_keypoint={
-            name: [estimate(float(np.clip(number + shift, 0, 1)), 0.04) for shift in spread[i]]
-            for i, (name, number) in enumerate(micro.items())
-        },
-    )
+def oks_levels(ap: float) -> dict[str, float]:
+    recall = {"AR": ap + 0.06, "AR50": ap + 0.33, "AR75": ap + 0.01, "ARM": ap - 0.04, "ARL": ap + 0.16}
+    return {"AP": ap, "AP50": ap + 0.3, "AP75": ap - 0.05, "APM": ap - 0.1, "APL": ap + 0.1, **recall}
 
 
-def make_row(name: str, seed: int = 0, *, head: bool = False, profile: str = "demo", **changes: Any) -> Row:
-    """A row whose numbers come from its name and seed; `changes` replace whole fields."""
-    rng = np.random.default_rng([seed, *name.encode()])
-    ap = float(rng.uniform(0.3, 0.6))
-    oks = {"AP": ap, "AP50": ap + 0.3, "AP75": ap - 0.05, "APM": ap - 0.1, "APL": ap + 0.1, "AR": ap + 0.06}
-    presence = {"heatmap_peak": presence_result(0.86, 0.21, rng), "always_present": presence_result(0.82, 1.0, rng)}
-    if head:
-        presence = {"presence_head": presence_result(float(rng.uniform(0.86, 0.93)), 0.43, rng), **presence}
+def presence_levels(source: Source, f1: float, rng: np.random.Generator) -> dict[str, float]:
+    """Of all keypoints, and of each with some luck."""
+    pooled = {"precision": f1 - 0.02, "recall": f1 + 0.02, "F1": f1, "AUROC": f1 - 0.05}
+    if source == ALWAYS_PRESENT:
+        pooled |= {"recall": 1.0, "AUROC": 0.5}
+    levels = {presence(source, metric): level for metric, level in pooled.items()}
+    for keypoint, luck in zip(KEYPOINT_NAMES, rng.normal(scale=0.04, size=(NUM_KEYPOINTS, 4)), strict=True):
+        found = zip(pooled.items(), luck, strict=True)
+        levels |= {presence(source, metric, keypoint): level + float(shift) for (metric, level), shift in found}
+    return levels
+
+
+def estimates(values: Mapping[str, Floats]) -> dict[str, Estimate]:
+    """A row's numbers, from all data sets."""
+    intervals = {key: percentile_interval(float(column[0]), column[1:]) for key, column in values.items()}
+    return {key: Estimate(**interval._asdict()) for key, interval in intervals.items()}
+
+
+def make_row(
+    name: str, seed: int = 0, *, head: bool = False, values: Mapping[str, Floats] | None = None, **changes: Any
+) -> Row:
+    """A row of the numbers given, else of those that follow from its name and seed; `changes` replace whole fields."""
+    detected = values is not None and annotated_boxes("AP") in values
+    rng = np.random.default_rng(0)
     fields: dict[str, Any] = {
-        "profile": profile,
+        "profile": "demo",
         "experiment": name,
         "seed": seed,
         "data": DataCard(
             source="drawn", name="drawn people", num_images=9, num_persons=12, num_present=170, num_absent=34,
-            prevalence=[float(x) for x in rng.uniform(0.5, 1, NUM_KEYPOINTS)], sha256="d" * 64,
+            prevalence=[float(x) for x in rng.uniform(0.5, 1, NUM_KEYPOINTS)], sha256="d" * 64, source_sha256="a" * 64,
         ),
         "protocol": Protocol(
-            boxes="ground truth", score_rule="box_keypoint", flip_test=True, codec="udp, sigma 4 input px",
-            crop="64 x 96, extend, padding 1.25",
+            version=PROTOCOL_VERSION, boxes="detected" if detected else "ground truth", score_rule=SCORE_RULE,
+            oks_nms="none", flip_test="mirrored", codec="udp, sigma 4 input px", crop="64 x 96, extend, padding 1.25",
             policy="labelled", threshold_rule="max F1 on calibration", checkpoint_rule="highest AP on calibration",
-            evaluator="pycocotools 2.0.11", init="warmstart",
+            evaluator="bench.metrics.oks, rules of pycocotools, 20 detections an image",
+            intervals=f"percentile, {NUM_RESAMPLES} resamples of the images, seed 0", init="warmstart",
         ),
         "provenance": Provenance(
-            code_sha256="c" * 64, params_sha256="p" * 64, versions={"torch": "2.14.1", "numpy": "2.4.6"}, device="cpu",
-            precision="32-true",
+            code_sha256="c" * 64, code_revision="f" * 40, params_sha256="p" * 64,
+            versions={"torch": "2.14.1", "numpy": "2.4.6"}, device="cpu", precision="32-true", trained_seconds=61.5,
+            evaluated_at="2026-01-31T12:00:00+00:00",
         ),
         "num_parameters": 1_234_567,
         "num_presence_parameters": 34_000 if head else 0,
         "num_macs": 2_345_678_901,
         "input_size": (64, 96),
         "best_epoch": 3,
-        "oks": {metric: estimate(value) for metric, value in oks.items()},
-        "presence": presence,
+        "thresholds": {source: x for source, x in THRESHOLDS.items() if head or source != PRESENCE_HEAD},
+        "numbers": estimates(make_values(name, seed, head=head) if values is None else values),
     }  # fmt: skip
     return Row(**{**fields, **changes})
+
+
+def make_result(
+    name: str,
+    seeds: Sequence[int] = (0,),
+    *,
+    head: bool = False,
+    detected: bool = False,
+    num_resamples: int = NUM_RESAMPLES,
+    columns: Mapping[str, Floats] | None = None,
+    matches: Sequence[Path] = (),
+    **changes: Any,
+) -> Result:
+    """A result as `load_results` gives it, from its name and seeds; `columns` (E, S) replace numbers, `changes` fields
+    of its rows. Without `matches`, OKS numbers cannot be tested."""
+    rows, tables = [], []
+    for i, seed in enumerate(seeds):
+        values = make_values(name, seed, head=head, detected=detected, num_resamples=num_resamples)
+        values |= {key: column[i] for key, column in (columns or {}).items()}
+        rows.append(make_row(name, seed, head=head, values=values, **changes))
+        tables.append(np.stack(list(values.values()), axis=1))
+    return Result(name, rows, list(values), np.stack(tables), list(matches))
 
 
 def make_project(
@@ -103,25 +189,24 @@ def make_project(
     seeds: Sequence[int] = (0,),
     num_persons: int = 12,
     pictured: int = 3,
+    published: Mapping[str, str] | None = None,
 ) -> None:
     """Manifests, images, plans and every run of the grid, below `root`."""
-    rng = np.random.default_rng(0)
-    manifest = make_people(root, num_persons, rng)
-    parent = "vitpose_presence"
+    manifest = make_people(root, num_persons, np.random.default_rng(0))
     entries = [
-        {"name": name, "parent": parent, "factor": factor, "value": value, "parent_value": parent_value}
+        {"name": name, "parent": PARENT, "factor": factor, "value": value, "parent_value": parent_value}
         for name, factor, value, parent_value in ABLATIONS
     ]
-    shared = {"profile": "demo", "seeds": list(seeds)}
-    pictures = {"num_persons": pictured, "seed": 0}
-    report = {**shared, "profiles": ["demo", "laptop"], "systems": list(systems), "published": {}, "pictures": pictures}
+    shared = {"profile": "demo", "seeds": list(seeds), "resampling": RESAMPLING}
+    report = {
+        **shared, "profiles": ["demo", "laptop"], "systems": list(systems), "published": dict(published or {}),
+        "pictures": {"num_persons": pictured, "seed": 0},
+    }  # fmt: skip
     write_json(root / "runs/demo/plan/report.json", report)
     write_json(root / "runs/demo/plan/ablations.json", {**shared, "ablations": entries})
     for name in (*systems, *(entry["name"] for entry in entries)):
         for seed in seeds:
-            make_run(
-                root / "runs/demo", make_row(name, seed, head=name not in SYSTEMS or name == parent), manifest, rng
-            )
+            make_run(root / "runs/demo", manifest, name, seed, head=name not in SYSTEMS or name == PARENT)
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -129,11 +214,20 @@ def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content))
 
 
-def make_run(runs_dir: Path, row: Row, manifest: dict[str, Any], rng: np.random.Generator) -> None:
-    """Row, curves and predictions."""
-    head = "presence_head" in row.presence
-    key = (row.experiment, row.seed)
-    write_row(row, run_file(runs_dir, "rows", *key))
+def make_run(
+    runs_dir: Path, manifest: dict[str, Any], name: str, seed: int = 0, *, head: bool = False, **changes: Any
+) -> Row:
+    """Predictions that are off by some pixels, more or less by name, and what follows from them: row, replicates,
+    matches. Curves are free invention."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    error = float(np.random.default_rng(list(name.encode())).uniform(2, 6) * rng.uniform(0.9, 1.1))
+    write_predictions(run_file(runs_dir, "predictions", name, seed), [predict(manifest, error, rng, head=head)])
+    split = read_split(run_file(runs_dir, "predictions", name, seed), VAL, "labelled")
+    values, matches = measure(split, Truth.of(manifest))
+    row = make_row(name, seed, head=head, values=values, data=data_card(manifest, split), **changes)
+    write_row(row, run_file(runs_dir, "rows", name, seed))
+    write_replicates(run_file(runs_dir, "replicates", name, seed), list(values), np.stack(list(values.values()), 1))
+    write_matches(run_file(runs_dir, "matches", name, seed), matches)
     epochs = np.arange(1, 5)
     curves = pd.DataFrame(
         {
@@ -141,36 +235,82 @@ def make_run(runs_dir: Path, row: Row, manifest: dict[str, Any], rng: np.random.
             "train_loss": 1 / epochs,
             "train_heatmap_loss": rng.uniform(0.9, 1.1) * 0.002 / epochs,
             "train_presence_loss": 0.6 / epochs**0.3 if head else 0.0,
-            "calibration_AP": row.oks["AP"].value * (1 - 0.8 / epochs**2),
+            "calibration_AP": values[oks("AP")][0] * (1 - 0.8 / epochs**2),
             "calibration_loss": rng.uniform(0.9, 1.1) * 0.0025 / epochs,
         }
     )
-    predictions = predict(manifest, head, rng)
-    for kind in ("curves", "predictions"):
-        run_file(runs_dir, kind, *key).parent.mkdir(parents=True, exist_ok=True)
-    curves.to_csv(run_file(runs_dir, "curves", *key), index=False)
-    predictions.to_parquet(run_file(runs_dir, "predictions", *key), index=False)
+    run_file(runs_dir, "curves", name, seed).parent.mkdir(parents=True, exist_ok=True)
+    curves.to_csv(run_file(runs_dir, "curves", name, seed), index=False)
+    return row
 
 
-def predict(manifest: dict[str, Any], head: bool, rng: np.random.Generator) -> pd.DataFrame:
-    frames = []
-    for annotation in manifest["annotations"]:
-        truth = np.array(annotation["true_keypoints"]).reshape(-1, 3)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "split": "val",
-                    "image_id": annotation["image_id"],
-                    "annotation_id": annotation["id"],
-                    "keypoint": np.arange(NUM_KEYPOINTS),
-                    "x": truth[:, 0] + rng.normal(scale=2.5, size=NUM_KEYPOINTS),
-                    "y": truth[:, 1] + rng.normal(scale=2.5, size=NUM_KEYPOINTS),
-                    "score": np.where(truth[:, 2] > 0, 0.5, 0.1) + rng.normal(scale=0.15, size=NUM_KEYPOINTS),
-                    "presence_logit": np.where(truth[:, 2] > 0, 2.0, -2.0) + rng.normal(size=17) if head else np.nan,
-                }
-            )
-        )
-    return pd.concat(frames, ignore_index=True)
+def predict(manifest: dict[str, Any], error: float, rng: np.random.Generator, *, head: bool) -> pd.DataFrame:
+    """The val split of a predictions file; keypoints are off by about `error` pixels."""
+    shape = len(manifest["annotations"]), NUM_KEYPOINTS
+    truth = np.array([annotation["true_keypoints"] for annotation in manifest["annotations"]]).reshape(*shape, 3)
+    labelled = np.array([annotation["keypoints"] for annotation in manifest["annotations"]]).reshape(*shape, 3)
+    there = truth[..., 2] > 0
+    off = rng.normal(scale=error, size=(*shape, 2))
+    logits = np.where(there, 2.0, -2.0) + rng.normal(scale=1.5, size=shape) if head else np.full(shape, np.nan)
+
+    def per_person(values: Sequence[float]) -> NDArray[np.generic]:
+        return np.repeat(np.array(values), NUM_KEYPOINTS)
+
+    columns = {
+        "split": VAL,
+        "image_id": per_person([annotation["image_id"] for annotation in manifest["annotations"]]),
+        "annotation_id": per_person([annotation["id"] for annotation in manifest["annotations"]]),
+        "keypoint": np.tile(np.arange(NUM_KEYPOINTS), shape[0]),
+        "x": (truth[..., 0] + off[..., 0]).ravel(),
+        "y": (truth[..., 1] + off[..., 1]).ravel(),
+        "score": (np.where(there, 0.5, 0.1) + rng.normal(scale=0.2, size=shape)).ravel(),
+        "presence_logit": logits.ravel(),
+        "visibility": labelled[..., 2].astype(np.int64).ravel(),
+        "bbox_score": 1.0,
+        "view_area": per_person([annotation["area"] * 2 for annotation in manifest["annotations"]]),
+    }
+    for name, policy in POLICIES.items():
+        label = policy(Labels(labelled[..., 2].astype(np.int64), truth[..., 2].astype(np.int64)))
+        columns |= {
+            f"present_{name}": label.present.ravel(),
+            f"present_weight_{name}": label.present_weight.ravel(),
+        }
+    return pd.DataFrame(columns)
+
+
+def measure(split: Split, truth: Truth) -> tuple[Values, Matches]:
+    """Every number of a run in every data set, and the matches behind its OKS numbers."""
+    counts = draw_resampling(truth.num_images, NUM_RESAMPLES, "percentile", np.random.default_rng(0)).counts
+    by_rule = {
+        rule: match(truth.people, scored_detections(split, truth, rule, None), truth.num_images)
+        for rule in SCORE_RULES
+        if split.presence is not None or not SCORE_RULES[rule].needs_presence
+    }
+    stats = {rule: oks_stats(matches, counts) for rule, matches in by_rule.items()}
+    values = {oks(stat): column for stat, column in stats[SCORE_RULE].items()}
+    values |= {score_rule(rule, stat): stats[rule][stat] for rule in stats for stat in ("AP", "AR")}
+    image = image_positions(truth.image_ids, split.image_ids)
+    scores = {PRESENCE_HEAD: split.presence, HEATMAP_PEAK: split.score, ALWAYS_PRESENT: np.ones_like(split.score)}
+    for source, score in scores.items():
+        if score is not None:
+            pools = presence_metrics(score, split.present, split.present_weight, THRESHOLDS[source], image, counts)
+            named = zip(("all", *KEYPOINT_NAMES), pools, strict=True)
+            values |= {presence(source, metric, name): pool[metric] for name, pool in named for metric in METRICS}
+    return values, by_rule[SCORE_RULE]
+
+
+def oks_stats(matches: Matches, counts: NDArray[np.integer]) -> Values:
+    """COCO's ten, (S,) each."""
+    evaluation = OKSEvaluation(matches)
+    return dict(zip(STATS, np.stack([evaluation.stats_of(row) for row in counts], axis=1), strict=True))
+
+
+def data_card(manifest: dict[str, Any], split: Split) -> DataCard:
+    return DataCard(
+        source="drawn", name="drawn people", num_images=len(manifest["images"]), num_persons=len(split.image_ids),
+        num_present=int(split.present.sum()), num_absent=int((~split.present).sum()),
+        prevalence=[float(share) for share in split.present.mean(axis=0)], sha256="d" * 64, source_sha256="a" * 64,
+    )  # fmt: skip
 
 
 def make_people(root: Path, num_persons: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -182,7 +322,7 @@ def make_people(root: Path, num_persons: int, rng: np.random.Generator) -> dict[
     for i in range(1, num_persons + 1):
         height = rng.uniform(110, 200)
         left, top = rng.uniform(0, w - height / 2), rng.uniform(0, h - height)
-        top += 0.4 * height if i % 3 == 0 else 0
+        top = h - rng.uniform(0.5, 0.9) * height if i % 3 == 0 else top
         points = STANDING * (height / 2, height) + (left, top) + rng.normal(scale=3, size=STANDING.shape)
         visibility = np.where((points >= 0).all(1) & (points < (w, h)).all(1), rng.choice([1, 2, 2, 2], 17), 0)
         image = cv2.resize(rng.integers(60, 200, (12, 16, 3), dtype=np.uint8), (w, h), interpolation=cv2.INTER_CUBIC)
@@ -214,7 +354,7 @@ if __name__ == "__main__":
 
     root = Path(sys.argv[1])
     seeds = range(int(sys.argv[2])) if len(sys.argv) > 2 else (0,)
-    make_project(root, seeds=seeds, pictured=6)
+    make_project(root, seeds=seeds, num_persons=40, pictured=6, published={"hrnet": "hrnet_w32"})
     os.chdir(root)
     report("demo")
     ablations_report("demo")

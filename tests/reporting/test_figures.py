@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.data.keypoints import KEYPOINT_NAMES
 from bench.errors import UserError
 from bench.reporting.figures import (
     CURVES,
     Series,
+    bars_note,
     draw_curves,
     draw_keypoints,
     draw_panels,
@@ -21,8 +23,9 @@ from bench.reporting.figures import (
     read_curves,
     save,
 )
-from bench.reporting.rows import Summary, run_file
-from tests.reporting.fake_runs import make_row
+from bench.reporting.results import Result, Summary
+from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, oks, presence, run_file
+from tests.reporting.fake_runs import make_result
 
 
 @pytest.mark.parametrize(
@@ -46,19 +49,68 @@ def test_a_log_axis_needs_positive_numbers_over_a_decade(settings: list[Any], lo
 
 
 def test_bars_reach_to_the_bounds() -> None:
-    points = [Summary(0.5, 0.3, 0.6, None, 1), Summary(0.7, None, None, 0.05, 3)]
-    figure = draw_panels(["a", "b"], {"AP": [Series("x", points, "k", "o")]}, "title", "")
+    """With several seeds too: bounds, never the spread; no bar where there are none."""
+    points = [Summary(0.5, 0.3, 0.6, None, 1), Summary(0.7, 0.6, 0.9, 0.02, 3), Summary(0.7, None, None, 0.05, 3)]
+    figure = draw_panels(["a", "b", "c"], {"AP": [Series("x", points, "k", "o")]}, "title", "")
     bars = figure.axes[0].containers[0][2][0].get_segments()
-    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[30, 60], [65, 75]])
+    np.testing.assert_allclose([bar[:, 1] for bar in bars[:2]], [[30, 60], [60, 90]])
+    assert [np.size(bar) for bar in bars[2:]] == [0]
+
+
+def test_a_number_outside_of_its_interval_has_no_negative_bar() -> None:
+    figure = draw_panels(["a"], {"AP": [Series("x", [Summary(0.5, 0.6, 0.7, None, 1)], "k", "o")]}, "title", "")
+    np.testing.assert_allclose(figure.axes[0].containers[0][2][0].get_segments()[0][:, 1], [50, 70])
+
+
+def test_undefined_numbers_leave_a_gap() -> None:
+    points = [Summary(None, None, None, None, 1), Summary(0.5, 0.4, 0.6, None, 1)]
+    figure = draw_panels(["a", "b"], {"AP": [Series("x", points, "k", "o")]}, "title", "")
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [np.nan, 50])
+
+
+def make_results(*seeds: int) -> list[Result]:
+    return [make_result("vitpose", seeds), make_result("vitpose_presence", seeds, head=True)]
+
+
+def test_figures_say_what_their_bars_are() -> None:
+    for seeds, note in (
+        ((0,), "95 % intervals over images"),
+        ((0, 1, 2), "95 % intervals over images and 3 training seeds"),
+    ):
+        results = make_results(*seeds)
+        assert bars_note(results) == note
+        for draw in (draw_systems, draw_keypoints):
+            assert draw(results, "drawn people").get_suptitle().endswith(f"on drawn people, {note}")
+    assert bars_note([make_result("ready"), make_result("trained", (0, 1))]).endswith("and 2 training seeds")
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_the_figure_of_the_systems_shows_the_numbers_of_the_tables(seeds: tuple[int, ...]) -> None:
+    results = make_results(*seeds)
+    figure = draw_systems(results, "drawn people")
+    ap, auroc, f1 = figure.axes
+    np.testing.assert_allclose(ap.lines[0].get_ydata(), [100 * result.number(oks("AP")).value for result in results])
+    assert [len(panel.containers) for panel in (ap, auroc, f1)] == [1, 2, 3]  # always present has no use for AUROC
+    head = auroc.containers[0].lines[0].get_ydata()
+    np.testing.assert_allclose(head, [np.nan, 100 * results[1].number(presence(PRESENCE_HEAD, "AUROC")).value])
+
+
+def test_every_keypoint_has_a_dot_for_each_source() -> None:
+    results = make_results(0)
+    first, second = (ax for ax in draw_keypoints(results, "drawn people").axes if ax.has_data())
+    assert [len(panel.containers) for panel in (first, second)] == [len(SOURCES) - 1, len(SOURCES)]
+    dots = first.containers[0].lines[0]
+    wanted = [results[0].number(presence(HEATMAP_PEAK, "F1", name)).value for name in KEYPOINT_NAMES]
+    np.testing.assert_allclose(dots.get_xdata(), 100 * np.array(wanted))
 
 
 def test_figures_say_drawn_people_and_have_the_same_bytes_whatever_the_settings() -> None:
-    rows = [make_row("vitpose"), make_row("vitpose_presence", head=True)]
+    results = make_results(0)
 
     def draw() -> list[bytes]:
         files = []
         for make in (draw_systems, draw_keypoints):
-            figure = make(rows, "drawn people")
+            figure = make(results, "drawn people")
             assert "drawn people" in figure.get_suptitle()
             file = io.BytesIO()
             save(figure, file)

@@ -9,13 +9,15 @@ from bench.reporting.markdown import (
     escape,
     fresh_folder,
     how_to_read,
+    how_to_read_differences,
     limits,
     mismatch_note,
+    one_line,
     people_of,
     provenance,
     render,
 )
-from bench.reporting.rows import Row
+from bench.reporting.rows import Protocol, Row
 from tests.reporting.fake_runs import make_row
 
 
@@ -48,9 +50,15 @@ def test_equal_protocols_need_no_note() -> None:
 
 
 def test_different_protocols_are_named_above_the_table() -> None:
-    note = mismatch_note([with_protocol("a"), with_protocol("b", flip_test=False), with_protocol("c")])
+    note = mismatch_note([with_protocol("a"), with_protocol("b", flip_test="none"), with_protocol("c")])
     assert note.splitlines()[0].startswith("> **Not all rows")
-    assert "> - protocol.flip_test: a, c: True; b: False" in note
+    assert "> - protocol.flip_test: a, c: mirrored; b: none" in note
+    assert len(note.splitlines()) == 3
+
+
+@pytest.mark.parametrize("key", list(Protocol.model_fields))
+def test_every_part_of_the_protocol_must_agree(key: str) -> None:
+    assert f"> - protocol.{key}: " in mismatch_note([with_protocol("a"), with_protocol("b", **{key: "other"})])
 
 
 def test_different_data_are_named_too() -> None:
@@ -64,6 +72,31 @@ def test_provenance_says_a_shared_fact_once_and_names_who_differs() -> None:
     assert "- training seeds: 0, 1" in text
     assert f"- code sha256: {'c' * 64}" in text
     assert "a (seed 0), b: udp, sigma 4 input px; a (seed 1): other" in text
+    assert "- protocol, oks_nms: none" in text
+    assert "- protocol, intervals: percentile, 60 resamples of the images, seed 0" in text
+
+
+def test_pages_do_not_say_when_they_were_made() -> None:
+    """They must come out the same whenever that is; the row keeps it."""
+    row = make_row("a")
+    later = row.model_copy(
+        update={
+            "provenance": row.provenance.model_copy(
+                update={"evaluated_at": "2027-02-03T04:05:06+00:00", "code_revision": "9" * 40, "trained_seconds": 1.25}
+            )
+        }
+    )
+    assert provenance([later]) == provenance([row])
+    assert mismatch_note([row, later]) == ""
+
+
+def test_the_facts_of_a_page_on_one_line() -> None:
+    rows = [make_row(name, seed) for name in ("a", "b") for seed in (0, 1)]
+    assert one_line(rows) == (
+        "2 systems, training seeds 0, 1, tested on drawn people: 12 persons in 9 images, 170 keypoints present and 34 "
+        "absent (policy labelled)."
+    )
+    assert one_line(rows[:1]).startswith("1 system, training seed 0, tested on")
 
 
 def test_limits_follow_from_the_rows() -> None:
@@ -80,9 +113,28 @@ def test_limits_follow_from_the_rows() -> None:
 
 def test_reading_help_names_what_the_cells_hold() -> None:
     one, two = how_to_read([make_row("a")]), how_to_read([make_row("a"), make_row("a", 1)])
-    assert "95 % intervals" in one
-    assert "±" not in one
-    assert "±" in two
+    assert "Brackets are **95 % intervals**" in one
+    assert "(percentile, 60 resamples of the images, seed 0)" in one
+    assert "They know nothing of another training seed." in one
+    assert "Numbers are means over training seeds. Brackets are **95 % intervals** of a hierarchical bootstrap" in two
+    assert "know nothing" not in two
+    assert "±" not in one + two  # no cell holds a spread any more
+
+
+def test_reading_help_for_differences_names_tests_and_family() -> None:
+    text = how_to_read_differences(1000)
+    assert "by coin, 1000 times" in text
+    assert "corrects for all lines of the table" in text
+    assert "corrects for all lines of this page" in how_to_read_differences(40, "this page")
+    assert "{" not in text
+
+
+def test_limits_name_a_single_seed_and_given_boxes() -> None:
+    one, two = limits([make_row("a")]), limits([make_row("a"), make_row("a", 1)])
+    assert "There is one training seed" in one
+    assert "There is one training seed" not in two
+    assert one.endswith("Boxes are given, not detected.")
+    assert "Boxes are given" not in limits([with_protocol("a", boxes="detected")])
 
 
 def test_a_fresh_folder_drops_what_was_generated_and_no_more(tmp_path: Path) -> None:

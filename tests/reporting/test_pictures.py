@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS
+from bench.data.predictions import write_predictions
 from bench.errors import UserError
+from bench.reporting import pictures
 from bench.reporting.pictures import (
     CELL_SIZE,
     OUTSIDE,
@@ -18,8 +20,9 @@ from bench.reporting.pictures import (
     list_keypoints,
     read_statements,
     side_of,
+    write_pictures,
 )
-from bench.reporting.rows import run_file
+from bench.reporting.rows import HEATMAP_PEAK, run_file
 from tests.reporting.fake_runs import make_people, make_row, make_run
 
 
@@ -58,27 +61,81 @@ def test_annotated_people_have_no_place_for_what_is_absent(people: dict[str, Any
 
 @pytest.mark.parametrize("head", [False, True])
 def test_absent_is_below_the_systems_own_threshold(people: dict[str, Any], tmp_path: Path, head: bool) -> None:
-    row = make_row("a", head=head)
-    make_run(tmp_path / "runs", row, people, np.random.default_rng(0))
+    row = make_run(tmp_path / "runs", people, "a", head=head)
     file = run_file(tmp_path / "runs", "predictions", "a", 0)
-    frame = pd.read_parquet(file).sample(frac=1, random_state=0)  # order on disk must not matter
+    frame = pd.read_parquet(file)
+    # The order of persons on disk must not matter.
+    frame = pd.concat([person for _, person in frame.groupby("annotation_id")][::-1], ignore_index=True)
     value = np.where(frame["keypoint"] < 5, 0.5, 0.1)  # thresholds: head 0.43, peak 0.21
     frame["presence_logit"] = np.log(value / (1 - value)) if head else np.nan
     frame["score"] = 0.9 if head else value
-    frame.to_parquet(file)
+    write_predictions(file, [frame])
     subjects = choose_subjects(people, 3, 0, "labelled")
-    for statement in read_statements(tmp_path / "runs", row, subjects):
+    x = frame.set_index(["annotation_id", "keypoint"])["x"]
+    for subject, statement in zip(subjects, read_statements(tmp_path / "runs", row, subjects), strict=True):
         np.testing.assert_array_equal(statement.present, np.arange(NUM_KEYPOINTS) < 5)
+        np.testing.assert_array_equal(statement.keypoints[:, 0], x[subject.annotation_id])
+
+
+def test_a_score_at_the_threshold_is_present(people: dict[str, Any], tmp_path: Path) -> None:
+    row = make_run(tmp_path / "runs", people, "a")
+    file = run_file(tmp_path / "runs", "predictions", "a", 0)
+    write_predictions(file, [pd.read_parquet(file).assign(score=row.thresholds[HEATMAP_PEAK])])
+    (statement,) = read_statements(tmp_path / "runs", row, choose_subjects(people, 1, 0, "labelled"))
+    assert statement.present.all()
+
+
+def test_other_splits_are_not_shown(people: dict[str, Any], tmp_path: Path) -> None:
+    row = make_run(tmp_path / "runs", people, "a")
+    file = run_file(tmp_path / "runs", "predictions", "a", 0)
+    val = pd.read_parquet(file)
+    subjects = choose_subjects(people, 6, 0, "labelled")
+    wanted = read_statements(tmp_path / "runs", row, subjects)
+    write_predictions(file, [val.assign(split="calibration", x=-1.0), val, val.assign(split="val_detected", x=-2.0)])
+    for before, after in zip(wanted, read_statements(tmp_path / "runs", row, subjects), strict=True):
+        np.testing.assert_array_equal(before.keypoints, after.keypoints)
 
 
 def test_missing_predictions_name_file_and_person(people: dict[str, Any], tmp_path: Path) -> None:
     row, subjects = make_row("a"), choose_subjects(people, 6, 0, "labelled")
-    with pytest.raises(UserError, match=r"predictions/a-0\.parquet.*`dvc repro predict@a-0`"):
+    with pytest.raises(UserError, match=r"predictions/a-0\.parquet.*`dvc repro predict@a-0`") as found:
         read_statements(tmp_path / "runs", row, subjects)
+    assert "\n" not in str(found.value)
     fewer = {**people, "annotations": people["annotations"][:-1]}
-    make_run(tmp_path / "runs", row, fewer, np.random.default_rng(0))
-    with pytest.raises(UserError, match="annotation 106: found 0 keypoints, wanted 17"):
+    make_run(tmp_path / "runs", fewer, "a")
+    message = (
+        r"predictions/a-0\.parquet: annotation 106: missing, wanted every val person: run `dvc repro predict@a-0`$"
+    )
+    with pytest.raises(UserError, match=message):
         read_statements(tmp_path / "runs", row, subjects)
+
+
+def test_broken_predictions_name_file_and_person(people: dict[str, Any], tmp_path: Path) -> None:
+    row, subjects = make_run(tmp_path / "runs", people, "a"), choose_subjects(people, 6, 0, "labelled")
+    file = run_file(tmp_path / "runs", "predictions", "a", 0)
+    frame = pd.read_parquet(file)
+    for broken, message in (
+        (frame.drop(index=20), "annotation 102: found keypoint 4 at row 20 of val, wanted 17 keypoints"),
+        (frame.drop(columns="view_area"), "column 'view_area' is missing"),
+    ):
+        write_predictions(file, [broken])
+        where = rf"predictions/a-0\.parquet: {message}.*run `dvc repro predict@a-0`$"
+        with pytest.raises(UserError, match=where) as found:
+            read_statements(tmp_path / "runs", row, subjects)
+        assert "\n" not in str(found.value)
+
+
+def test_pictures_are_numbered_and_hold_few_persons_each(people: dict[str, Any], tmp_path: Path) -> None:
+    row = make_run(tmp_path / "runs", people, "a")
+    manifest = tmp_path / "data/demo/val.json"
+    folder = tmp_path / "page"
+    folder.mkdir()
+    names = write_pictures(folder, manifest, tmp_path / "runs", [row], num_persons=6, seed=0)
+    assert names == [file.name for file in folder.iterdir()] == ["pictures_1.png"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "PERSONS_PER_PICTURE", 2)
+        names = write_pictures(folder, manifest, tmp_path / "runs", [row], num_persons=3, seed=0)
+    assert names == sorted(file.name for file in folder.iterdir()) == ["pictures_1.png", "pictures_2.png"]
 
 
 def test_limbs_join_present_keypoints_only_and_the_outside_is_grey(people: dict[str, Any]) -> None:

@@ -1,23 +1,34 @@
-"""Rows on disk and over seeds."""
+"""Rows on disk: what they hold, what is refused."""
 
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from bench.data.keypoints import KEYPOINT_NAMES
 from bench.errors import UserError
+from bench.metrics.average_precision import STATS
+from bench.metrics.presence import METRICS
 from bench.reporting.rows import (
+    ALWAYS_PRESENT,
     HEATMAP_PEAK,
     PRESENCE_HEAD,
+    PROTOCOL_VERSION,
+    PROTOCOLS,
     Estimate,
+    annotated_boxes,
+    by_experiment,
     load_rows,
     oks,
     presence,
+    presence_keys,
     read_row,
     run_file,
-    summarise,
+    score_rule,
     write_row,
 )
 from tests.reporting.fake_runs import make_row
@@ -26,6 +37,33 @@ from tests.reporting.fake_runs import make_row
 def save_rows(runs_dir: Path, *keys: tuple[str, int]) -> None:
     for name, seed in keys:
         write_row(make_row(name, seed), run_file(runs_dir, "rows", name, seed))
+
+
+def contents(**options: Any) -> dict[str, Any]:
+    """A row as its file holds it."""
+    return json.loads(make_row("a", **options).model_dump_json())
+
+
+def without(content: dict[str, Any], *path: str) -> dict[str, Any]:
+    """The same without one key."""
+    key, *rest = path
+    return content | {key: without(content[key], *rest)} if rest else {k: v for k, v in content.items() if k != key}
+
+
+def save_content(runs_dir: Path, content: dict[str, Any]) -> None:
+    file = run_file(runs_dir, "rows", "a", 0)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content))
+
+
+def test_keys_name_numbers_as_documented() -> None:
+    assert oks("AP") == "oks/AP"
+    assert annotated_boxes("AR") == "annotated_boxes/AR"
+    assert score_rule("box", "AP") == "score_rule/box/AP"
+    assert presence(HEATMAP_PEAK, "F1") == "presence/heatmap_peak/all/F1"
+    assert presence(PRESENCE_HEAD, "AUROC", "left_knee") == "presence/presence_head/left_knee/AUROC"
+    keys = presence_keys(ALWAYS_PRESENT)
+    assert len(keys) == len(set(keys)) == (1 + len(KEYPOINT_NAMES)) * len(METRICS)
 
 
 def test_a_row_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -47,38 +85,77 @@ def test_the_grid_is_walked_in_order_and_nothing_else_is(tmp_path: Path) -> None
     (runs_dir / "rows/a-7.json").write_text("not a row")
     rows = load_rows(runs_dir, ["b", "a"], [0, 1])
     assert [(row.experiment, row.seed) for row in rows] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+    assert {name: [row.seed for row in group] for name, group in by_experiment(rows).items()} == {
+        "b": [0, 1],
+        "a": [0, 1],
+    }
 
 
-def test_a_missing_row_names_its_file_and_stage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["evaluate", "evaluate_ablation"])
+def test_a_missing_row_names_its_file_and_stage(tmp_path: Path, stage: str) -> None:
     save_rows(tmp_path / "demo", ("a", 0))
-    with pytest.raises(UserError, match=r"rows/a-1\.json: missing.*run `dvc repro evaluate@a-1`$") as found:
-        load_rows(tmp_path / "demo", ["a"], [0, 1])
+    with pytest.raises(UserError, match=rf"rows/a-1\.json: missing.*run `dvc repro {stage}@a-1`$") as found:
+        load_rows(tmp_path / "demo", ["a"], [0, 1], stage)
     assert "\n" not in str(found.value)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("oks", "AP", "value"), "high", r"oks\.AP\.value: found 'high'"),
+        (("numbers", "oks/AP", "value"), "high", r"numbers\.oks/AP\.value: found 'high'"),
         (("seed",), "0", r"seed: found '0'"),
         (("surprise",), 1, r"surprise: found 1"),
         (("data", "prevalence"), [0.5], r"data\.prevalence: found \[0\.5\]"),
-        (("oks",), {}, r"oks: found \{\}.*'AP' is missing"),
-        (("presence",), {}, r"presence: found \{\}.*'heatmap_peak' is missing"),
+        (("numbers",), {}, r".*numbers: 'oks/AP' is missing"),
+        (("thresholds",), {}, r".*thresholds: 'heatmap_peak' is missing"),
+        (("thresholds", "guess"), 0.5, r"thresholds\.guess.*: found 'guess'"),
+        (("thresholds", "presence_head"), 0.5, r".*numbers: 'presence/presence_head/all/precision' is missing"),
+        (("protocol", "oks_nms"), None, r"protocol\.oks_nms: found None"),
     ],
 )
 def test_a_malformed_row_names_its_file_and_key(
     tmp_path: Path, path: tuple[str, ...], value: object, message: str
 ) -> None:
-    content = json.loads(make_row("a").model_dump_json())
+    content = contents()
     inner = content
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
-    file = run_file(tmp_path / "demo", "rows", "a", 0)
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=rf"rows/a-0\.json: {message}"):
+    save_content(tmp_path / "demo", content)
+    with pytest.raises(UserError, match=rf"rows/a-0\.json: {message}") as found:
+        load_rows(tmp_path / "demo", ["a"], [0])
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "key", [*map(oks, STATS), *presence_keys(HEATMAP_PEAK)[::17], *presence_keys(PRESENCE_HEAD)[::17]]
+)
+def test_no_number_of_a_source_may_be_missing(tmp_path: Path, key: str) -> None:
+    save_content(tmp_path / "demo", without(contents(head=True), "numbers", key))
+    with pytest.raises(UserError, match=f"numbers: '{key}' is missing"):
+        load_rows(tmp_path / "demo", ["a"], [0])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("protocol", "version"), ("protocol", "oks_nms"), ("protocol", "intervals"), ("data", "source_sha256"),
+        ("provenance", "code_revision"), ("provenance", "trained_seconds"), ("provenance", "evaluated_at"),
+        ("thresholds",), ("numbers",),
+    ],
+)  # fmt: skip
+def test_nothing_of_the_origin_may_be_missing(tmp_path: Path, path: tuple[str, ...]) -> None:
+    save_content(tmp_path / "demo", without(contents(), *path))
+    with pytest.raises(UserError, match=rf"rows/a-0\.json: {re.escape('.'.join(path))}: .*Field required"):
+        load_rows(tmp_path / "demo", ["a"], [0])
+
+
+def test_a_row_of_another_protocol_is_refused(tmp_path: Path) -> None:
+    """The same predictions could have given other numbers."""
+    assert max(PROTOCOLS) == PROTOCOL_VERSION
+    content = contents()
+    save_content(tmp_path / "demo", content | {"protocol": content["protocol"] | {"version": 1}})
+    with pytest.raises(UserError, match=rf"rows/a-0\.json: protocol\.version: found 1, wanted {PROTOCOL_VERSION}"):
         load_rows(tmp_path / "demo", ["a"], [0])
 
 
@@ -89,33 +166,6 @@ def test_a_row_of_another_run_is_refused(tmp_path: Path) -> None:
     write_row(make_row("a", profile="paper"), run_file(tmp_path / "demo", "rows", "a", 0))
     with pytest.raises(UserError, match="profile: found 'paper', wanted 'demo'"):
         load_rows(tmp_path / "demo", ["a"], [0])
-
-
-def with_ap(seed: int, value: float | None) -> dict[str, object]:
-    estimates = make_row("a", seed).oks
-    return {**estimates, "AP": Estimate(value=value, low=None if value is None else value - 0.1, high=0.9)}
-
-
-def test_one_seed_keeps_its_interval_and_has_no_spread() -> None:
-    summary = summarise([make_row("a", oks=with_ap(0, 0.5))], oks("AP"))
-    assert summary == (0.5, 0.4, 0.9, None, 1)
-
-
-def test_seeds_give_mean_and_sample_deviation() -> None:
-    rows = [make_row("a", seed, oks=with_ap(seed, value)) for seed, value in enumerate((0.5, 0.6, 0.7))]
-    summary = summarise(rows, oks("AP"))
-    assert summary.value == pytest.approx(0.6)
-    assert summary.sd == pytest.approx(0.1)  # sqrt((0.01 + 0 + 0.01) / 2)
-    assert summary[1:3] == (None, None)
-    assert summary.num_seeds == 3
-
-
-def test_one_undefined_seed_makes_the_mean_undefined() -> None:
-    rows = [make_row("a", 0, oks=with_ap(0, 0.5)), make_row("a", 1, oks=with_ap(1, None))]
-    assert summarise(rows, oks("AP")) == (None, None, None, None, 2)
-
-
-def test_a_source_that_a_system_lacks_is_undefined() -> None:
-    row = make_row("vitpose")
-    assert summarise([row], presence(PRESENCE_HEAD, "F1")).value is None
-    assert summarise([row], presence(HEATMAP_PEAK, "F1")).value == pytest.approx(0.86)
+    write_row(make_row("b"), run_file(tmp_path / "demo", "rows", "a", 0))
+    with pytest.raises(UserError, match="experiment: found 'b', wanted 'a'"):
+        load_rows(tmp_path / "demo", ["a"], [0])

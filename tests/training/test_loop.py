@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.data.coco import CocoDict, persons_of
 from bench.data.codec import encode
 from bench.data.dataset import ordered_loader
+from bench.data.people import Truth
 from bench.errors import UserError
 from bench.training import loop
 from bench.training.optim import build_schedule
@@ -264,6 +265,6 @@ def test_the_truth_itself_has_an_ap_of_one(name: str, drawn: CocoDict) -> None:
             return PoseOutput(next(truths), None)
 
     objective = loop.Objective(codec, Weights(), Recipe(), LENGTH)
-    record = loop.validate(Oracle(), loader, drawn, samples.persons, objective)
+    record = loop.validate(Oracle(), loader, Truth.of(drawn), samples.persons, objective)
     assert record["calibration_AP"] == pytest.approx(1)
     assert record["calibration_loss"] == 0

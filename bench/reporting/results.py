@@ -1,0 +1,294 @@
+"""From rows to results: one per experiment, its training seeds pooled, and paired comparisons of them.
+
+Letters: E training seeds, S data sets (the whole val split, then B resamples of its images), M metrics.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench.errors import UserError
+from bench.metrics.average_precision import STATS, OKSEvaluation, mix
+from bench.metrics.bootstrap import (
+    Difference,
+    Interval,
+    compare,
+    holm,
+    percentile_interval,
+    permutation_p,
+    pool_seeds,
+)
+from bench.metrics.oks import Matches
+from bench.reporting.rows import Row, by_experiment, load_rows, oks, run_file
+
+Floats = NDArray[np.float64]
+LEVEL = 0.05  # of tests; 1 - CONFIDENCE but for its rounding
+POOLING_SEED = 0  # of the draws of training seeds; every result draws alike, so that differences stay paired
+
+
+class Summary(NamedTuple):
+    """One number of a result with its 95 % interval, over images and, with several training seeds, over those too;
+    `sd` is the standard deviation over seeds (n - 1), None for one. All but the last are None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+    num_seeds: int
+
+
+class Result(NamedTuple):
+    """An experiment's rows, one per training seed, and its numbers in every data set."""
+
+    name: str
+    rows: list[Row]
+    keys: list[str]  # M
+    replicates: Floats  # (E, S, M)
+    matches_files: list[Path]  # E
+    stage: str = "evaluate"  # that writes all of these
+
+    @property
+    def row(self) -> Row:
+        """For what is the same for all seeds."""
+        return self.rows[0]
+
+    def matches(self) -> Matches:
+        """Of its only training seed."""
+        (file,) = self.matches_files
+        return read_matches(file, self.stage)
+
+    def number(self, key: str) -> Summary:
+        """One number; undefined (None) as soon as it is so for one seed, or where the result does not have it."""
+        num_seeds = len(self.rows)
+        if key not in self.keys:
+            return Summary(None, None, None, None, num_seeds)
+        place = self.keys.index(key)
+        if np.isnan(self.replicates[:, 0, place]).any():
+            return Summary(None, None, None, None, num_seeds)
+        if num_seeds == 1:
+            estimate = self.row.numbers[key]
+            return Summary(estimate.value, estimate.low, estimate.high, None, 1)
+        pooled = pool_seeds(self.replicates[:, :, [place]], np.random.default_rng(POOLING_SEED))[:, 0]
+        interval = percentile_interval(float(pooled[0]), pooled[1:])
+        return summarise(interval, num_seeds, sd=float(self.replicates[:, 0, place].std(ddof=1)))
+
+
+def summarise(interval: Interval, num_seeds: int, sd: float | None = None) -> Summary:
+    """An interval as tables take it, with None for NaN."""
+    value, low, high = (None if np.isnan(number) else number for number in interval)
+    return Summary(value, low, high, sd, num_seeds)
+
+
+def load_results(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], stage: str = "evaluate") -> list[Result]:
+    """The results of the declared grid, in its order.
+
+    Raises:
+        UserError: a row or its replicates are missing or broken, or runs were not tested on the same images.
+    """
+    rows = load_rows(runs_dir, names, seeds, stage)
+    check_same_images(rows)
+    return [_load_result(runs_dir, name, _trainings(group), stage) for name, group in by_experiment(rows).items()]
+
+
+def check_same_images(rows: Sequence[Row]) -> None:
+    """Raises:
+    UserError: rows of different images or draws, which cannot be paired.
+    """
+    for row in rows:
+        for what, found, wanted in (
+            ("data", row.data.sha256, rows[0].data.sha256),
+            ("intervals", row.protocol.intervals, rows[0].protocol.intervals),
+        ):
+            if found != wanted:
+                raise UserError(
+                    f"{row.experiment}-{row.seed}: {what}: found {found}, wanted {wanted} as of "
+                    f"{rows[0].experiment}-{rows[0].seed}: run `dvc repro`"
+                )
+
+
+def _trainings(rows: list[Row]) -> list[Row]:
+    """But for the repetitions of a published model: no seed enters that."""
+    return rows[:1] if all(row.best_epoch == 0 for row in rows) else rows
+
+
+def _load_result(runs_dir: Path, name: str, rows: list[Row], stage: str) -> Result:
+    keys = list(rows[0].numbers)
+    tables = [_read_replicates(run_file(runs_dir, "replicates", name, row.seed), row, keys, stage) for row in rows]
+    matches_files = [run_file(runs_dir, "matches", name, row.seed) for row in rows]
+    return Result(name, rows, keys, np.stack(tables), matches_files, stage)
+
+
+def _read_replicates(file: Path, row: Row, keys: Sequence[str], stage: str) -> Floats:
+    """(S, M)."""
+    again = f"run `dvc repro {stage}@{row.experiment}-{row.seed}`"
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: no readable replicates ({str(error).splitlines()[0]}): {again}") from error
+    missing = [key for key in keys if key not in frame]
+    if missing:
+        raise UserError(f"{file}: column {missing[0]!r} is missing, wanted all numbers of the row: {again}")
+    return frame[list(keys)].to_numpy(dtype=np.float64)
+
+
+def write_replicates(file: Path, keys: Sequence[str], values: Floats) -> None:
+    """A column per number (S, M); whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    pd.DataFrame(values, columns=list(keys)).to_parquet(partial, index=False)
+    partial.replace(file)
+
+
+def write_matches(file: Path, matches: Matches) -> None:
+    """The matches behind a row's OKS numbers; whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    with partial.open("wb") as content:
+        np.savez_compressed(content, **matches._asdict())
+    partial.replace(file)
+
+
+def read_matches(file: Path, stage: str = "evaluate") -> Matches:
+    """Raises:
+    UserError: missing or broken.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return Matches(**{name: arrays[name] for name in Matches._fields})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: no readable matches ({error}): run `dvc repro {stage}@{file.stem}`") from error
+
+
+class Side(NamedTuple):
+    """One side of a comparison: a number of a result, under the name that tables give it."""
+
+    name: str
+    result: Result
+    key: str
+
+    @property
+    def column(self) -> Floats:
+        """(E, S, 1)."""
+        return self.result.replicates[:, :, [self.result.keys.index(self.key)]]
+
+
+class Contrast(NamedTuple):
+    """What is compared: `label` names the number."""
+
+    label: str
+    first: Side
+    second: Side
+
+    @property
+    def stat(self) -> str | None:
+        """Which of COCO's numbers is compared, under the protocol of both rows; None for any other number."""
+        name = self.first.key.removeprefix(oks(""))
+        return name if self.first.key == self.second.key == oks(name) else None
+
+    @property
+    def num_seeds(self) -> int:
+        return max(len(self.first.result.rows), len(self.second.result.rows))
+
+    @property
+    def test(self) -> str:
+        """Poses can be traded between two trained models; presence scores of two have no common scale, and a trade of
+        images knows nothing of the luck of a training."""
+        return "permutation" if self.stat is not None and self.num_seeds == 1 else "bootstrap"
+
+
+class Comparison(NamedTuple):
+    """Second minus first. `p_family` is corrected for all comparisons that were made together (Holm)."""
+
+    first: str
+    second: str
+    label: str
+    difference: Summary
+    p: float | None
+    p_family: float | None
+    detectable: float | None
+    test: str
+    num_images: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the difference is more than chance: its interval leaves out 0, and so does its p-value, corrected for
+        the family. A permutation of images knows nothing of another training; the interval over seeds does."""
+        low, high = self.difference.low, self.difference.high
+        if self.p_family is None or low is None or high is None:
+            return False
+        return self.p_family < LEVEL and (low > 0 or high < 0)
+
+
+def compare_family(contrasts: Sequence[Contrast], num_permutations: int, seed: int) -> list[Comparison]:
+    """Paired comparisons that are reported together, hence corrected together.
+
+    OKS numbers of one training each are tested by a permutation of images between the two, from their stored matches;
+    the others by the bootstrap (`Contrast.test`).
+    """
+    permuted: dict[tuple[str, str], Floats] = {}
+    differences = [paired_difference(contrast) for contrast in contrasts]
+    p_values = np.array([difference.p for difference in differences])
+    for i, contrast in enumerate(contrasts):
+        if contrast.stat is None or contrast.test == "bootstrap":
+            continue
+        first, second = contrast.first.result, contrast.second.result
+        if (pair := (first.name, second.name)) not in permuted:
+            permuted[pair] = permutation_test(first, second, num_permutations, seed)
+        p_values[i] = permuted[pair][STATS.index(contrast.stat)]
+    return [
+        _comparison(contrast, difference, p, p_family)
+        for contrast, difference, p, p_family in zip(contrasts, differences, p_values, holm(p_values), strict=True)
+    ]
+
+
+def _comparison(contrast: Contrast, difference: Difference, p: float, p_family: float) -> Comparison:
+    p_or_none, family_or_none, detectable = (
+        None if np.isnan(number) else float(number) for number in (p, p_family, difference.detectable)
+    )
+    return Comparison(
+        contrast.first.name,
+        contrast.second.name,
+        contrast.label,
+        summarise(difference.interval, contrast.num_seeds),
+        p_or_none,
+        family_or_none,
+        detectable,
+        contrast.test,
+        contrast.first.result.row.data.num_images,
+    )
+
+
+def paired_difference(contrast: Contrast) -> Difference:
+    """On the same images, draw by draw and seed by seed."""
+    differences = contrast.second.column - contrast.first.column
+    pooled = pool_seeds(differences, np.random.default_rng(POOLING_SEED))[:, 0]
+    return compare(np.zeros_like(pooled), pooled)
+
+
+def permutation_test(first: Result, second: Result, num_permutations: int, seed: int) -> Floats:
+    """p-values of the `STATS` of two trained models: how often they differ as much when they trade images by coin."""
+    mixed = OKSEvaluation(mix(first.matches(), second.matches()))
+    coins = np.random.default_rng(seed).integers(2, size=(num_permutations, first.row.data.num_images))
+
+    def difference(coin: NDArray[np.int64]) -> Floats:
+        traded, kept = (np.concatenate(sides) for sides in ([coin, 1 - coin], [1 - coin, coin]))
+        return mixed.stats_of(traded) - mixed.stats_of(kept)
+
+    return permutation_p(difference(np.zeros_like(coins[0])), np.stack([difference(coin) for coin in coins]))
+
+
+def resolution_note(comparisons: Sequence[Comparison], num_resamples: int) -> str:
+    """A warning where so many are compared that no p-value could be small enough; else empty."""
+    smallest = 2 / (num_resamples + 1) * len(comparisons)
+    if smallest < LEVEL:
+        return ""
+    return (
+        f"> **{num_resamples} resamples are too few for {len(comparisons)} comparisons:** the smallest p, corrected, "
+        f"is {smallest:.3f}. Raise `evaluate.num_resamples`."
+    )
