@@ -10,15 +10,15 @@ from bench.data.coco import read_coco
 from bench.data.people import Truth
 from bench.data.predictions import DETECTED, VAL, read_split
 from bench.data.results import write_results
-from bench.inference.scoring import scored_detections
+from bench.inference.poses import scored_detections
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, detections_file, manifest_file, plan_dir, read_model
+from bench.stages.files import RunFiles, has_detections, manifest_file, plan_dir, read_model
 
 
 def main(profile: str, run: str, seed: int, file: Path) -> None:
     """Write the val poses that stage evaluate scores: on detected boxes where the profile has them, after OKS-NMS."""
     params = read_model(plan_dir(profile) / run / "evaluate.json", EvaluateParams)
-    boxes = DETECTED if detections_file(profile).is_file() else VAL
+    boxes = DETECTED if has_detections(profile) else VAL
     split = read_split(RunFiles(profile, run, seed).predictions, boxes, params.presence_policy)
     truth = Truth.of(read_coco(manifest_file(profile, VAL)))
     poses = scored_detections(split, truth, params.score_rule, params.oks_nms)

@@ -39,7 +39,16 @@ from bench.reporting.results import read_matches
 from bench.reporting.rows import PROTOCOL_VERSION, Row, Source, presence_keys, read_row
 from bench.resolve import load_grid
 from bench.stages import evaluate, predict, prepare, resolve
-from bench.stages.files import RunFiles, TrainingInfo, detections_file, drawn_dir, manifest_file, plan_dir, write_json
+from bench.stages.files import (
+    RunFiles,
+    TrainingInfo,
+    detections_file,
+    drawn_dir,
+    has_detections,
+    manifest_file,
+    plan_dir,
+    write_json,
+)
 from bench.stages.provenance import NUMBER_MAKING, VERSIONS, code_revision
 from tests.test_parameters import SMALL, WARMSTART, deep_update, sections
 
@@ -568,7 +577,7 @@ def test_the_row_names_its_run_and_its_sizes(row: Row) -> None:
 
 def test_the_data_card(row: Row) -> None:
     manifest = read_manifest("p", "val")
-    files = [manifest_file("p", name) for name in ("train", "calibration", "val")]
+    files = [*(manifest_file("p", name) for name in ("train", "calibration", "val")), detections_file("p")]
     assert row.data.source == "drawn"
     assert (row.data.num_images, row.data.num_persons) == (len(manifest["images"]), 30 - 2)
     assert row.data.num_present + row.data.num_absent == 28 * NUM_KEYPOINTS
@@ -845,9 +854,10 @@ def test_predictions_from_before_there_were_detections_are_refused(manifest: Tre
 
 def test_prepare_takes_detections_away_that_are_no_longer_asked_for(manifest: Tree) -> None:
     detected_run("before", annotated(manifest))
-    assert detections_file("before").exists()
+    assert has_detections("before")
     files = detected_run("before", annotated(manifest), detections=None)
-    assert not detections_file("before").exists()
+    assert not has_detections("before")
+    assert json.loads(detections_file("before").read_text()) == []
     found = evaluate_run(files)
     assert found.protocol.boxes == "ground truth"
     assert set(pd.read_parquet(files.predictions)["split"]) == {"calibration", "val"}

@@ -80,9 +80,6 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Copied:
 
 PAGES = {"report", "errors", "ablations"}
 EVERY_PAGE = PAGES | {"architectures"}
-TOO_STALE = pytest.mark.xfail(
-    strict=True, reason="scoring, which train needs, imports what scored_detections alone needs"
-)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +90,9 @@ TOO_STALE = pytest.mark.xfail(
         ("bench/metrics/oks.py", {"train", "evaluate"} | EVERY_PAGE),  # the best epoch is that of the highest AP
         ("bench/metrics/strata.py", {"errors"}),
         ("bench/inference/scoring.py", {"train", "evaluate"} | EVERY_PAGE),
-        pytest.param("bench/inference/nms.py", {"evaluate", "errors"}, marks=TOO_STALE),
+        ("bench/inference/nms.py", {"evaluate", "errors"}),
         ("bench/data/detections.py", {"prepare", "predict"}),
-        pytest.param("bench/data/predictions.py", {"predict", "evaluate", "report", "errors"}, marks=TOO_STALE),
+        ("bench/data/predictions.py", {"predict", "evaluate", "report", "errors"}),
         ("bench/data/synthetic/look.py", {"prepare"}),
         ("bench/training/losses.py", {"train"}),
         ("bench/inference/flip.py", {"train", "predict"}),

@@ -1,4 +1,4 @@
-"""The score of a person, and which poses are evaluated.
+"""The score of a person.
 
 COCO's OKS never reads the third value of a predicted keypoint, so confidence reaches AP only through the person score:
 every number must say which rule gave it. Letters: N persons, K keypoints.
@@ -11,10 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.geometry import Floats
-from bench.data.people import Detections, Truth
-from bench.data.predictions import Split
 from bench.errors import UserError
-from bench.inference.nms import oks_nms
 
 MIN_KEYPOINT_SCORE = 0.2
 
@@ -101,12 +98,3 @@ def _require_probabilities(presence: Array | None, rule: str) -> Array:
             f"found {presence[person, keypoint]:g}, wanted a probability"
         )
     return presence
-
-
-def scored_detections(split: Split, truth: Truth, rule: str, nms_threshold: float | None) -> Detections:
-    """The poses of a split, scored by a rule, without those that OKS-NMS takes for repetitions."""
-    score = person_scores(rule, split.bbox_score, split.score, split.presence)
-    detections = truth.detections(split.image_ids, split.keypoints, split.score, score)
-    if nms_threshold is None:
-        return detections
-    return detections.take(oks_nms(detections.image, split.keypoints, score, split.view_area, nms_threshold))

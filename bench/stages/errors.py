@@ -13,7 +13,7 @@ from bench.data.coco import CocoDict, read_coco
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.people import Truth
 from bench.data.predictions import DETECTED, VAL, read_split
-from bench.inference.scoring import scored_detections
+from bench.inference.poses import scored_detections
 from bench.metrics.bootstrap import draw_resampling
 from bench.metrics.errors import FOUND, KINDS, NEAR, PRECISE, classify_keypoints, error_costs, shares
 from bench.metrics.strata import BORDER, OVERLAP, strata
@@ -36,7 +36,7 @@ from bench.reporting.diagnosis import (
 from bench.reporting.figures import save
 from bench.reporting.rows import Row, load_rows
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, detections_file, manifest_file, plan_dir, read_model, write_text
+from bench.stages.files import RunFiles, has_detections, manifest_file, plan_dir, read_model, write_text
 
 REPORTS = Path("reports")
 
@@ -88,7 +88,7 @@ def diagnose_system(plan: ErrorsPlan, name: str, val: Val) -> Diagnosis:
 
 def diagnose_run(files: RunFiles, params: EvaluateParams, val: Val) -> tuple[Values, dict[str, int]]:
     """Every number of one run in every data set, and how many people every stratum has."""
-    boxes = DETECTED if detections_file(files.profile).is_file() else VAL
+    boxes = DETECTED if has_detections(files.profile) else VAL
     split = read_split(files.predictions, boxes, params.presence_policy)
     detections = scored_detections(split, val.truth, params.score_rule, params.oks_nms)
     people = val.truth.people

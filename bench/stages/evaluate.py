@@ -8,7 +8,8 @@ from bench.data.coco import read_coco
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.people import Truth, image_positions
 from bench.data.predictions import CALIBRATION, DETECTED, VAL, Split, read_split
-from bench.inference.scoring import SCORE_RULES, scored_detections
+from bench.inference.poses import scored_detections
+from bench.inference.scoring import SCORE_RULES
 from bench.metrics.average_precision import STATS, Evaluation, OKSEvaluation
 from bench.metrics.bootstrap import Resampling, draw_resampling
 from bench.metrics.oks import Matches, everyone, match
@@ -28,7 +29,7 @@ from bench.reporting.rows import (
     write_row,
 )
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, TrainingInfo, detections_file, manifest_file, plan_dir, read_model
+from bench.stages.files import RunFiles, TrainingInfo, has_detections, manifest_file, plan_dir, read_model
 from bench.stages.provenance import data_card, protocol, provenance
 
 Floats = NDArray[np.float64]
@@ -50,7 +51,7 @@ def main(profile: str, run: str, seed: int) -> None:
     resampling = draw_resampling(
         truth.num_images, params.num_resamples, params.interval, np.random.default_rng(params.seed)
     )
-    detected = detections_file(profile).is_file()
+    detected = has_detections(profile)
     boxes = read_split(files.predictions, DETECTED, params.presence_policy) if detected else val
     matches = match_boxes(boxes, truth, params)
     sources = presence_sources(calibration, val)

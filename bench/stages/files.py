@@ -23,8 +23,16 @@ def manifest_file(profile: str, name: str) -> Path:
 
 
 def detections_file(profile: str) -> Path:
-    """Detected boxes of the val images; only there where `data.detections` names a file."""
-    return Path("data", profile, "detections.json")
+    """Detected boxes of the val images, beside the manifests: no training depends on them."""
+    return Path("data", f"{profile}.detections.json")
+
+
+NO_DETECTIONS: list[Any] = []
+
+
+def has_detections(profile: str) -> bool:
+    """Whether the profile names detected boxes; else the file says that there are none."""
+    return detections_file(profile).read_text(encoding="utf-8") != json_text(NO_DETECTIONS)
 
 
 def drawn_dir(profile: str) -> Path:
@@ -111,8 +119,12 @@ def write_text(file: Path, text: str) -> None:
     os.replace(partial, file)
 
 
+def json_text(content: Any) -> str:
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(file: Path, content: Any) -> None:
-    write_text(file, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(file, json_text(content))
 
 
 def read_model(file: Path, model: type[Model]) -> Model:

@@ -16,7 +16,7 @@ from bench.data.predictions import CALIBRATION, DETECTED, UNLABELLED, VAL, write
 from bench.data.presence import POLICIES, Labels
 from bench.inference.predict import Predictions, on_device, predict
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, detections_file, plan_dir, read_model
+from bench.stages.files import RunFiles, detections_file, has_detections, plan_dir, read_model
 from bench.stages.run_model import build, build_codec, build_fabric, build_samples, read_manifest
 from bench.training.checkpoint import load_checkpoint
 
@@ -47,10 +47,9 @@ def splits_of(profile: str) -> Iterator[tuple[str, list[Person]]]:
     """The persons of every split; detected boxes are one of their own."""
     for split in (CALIBRATION, VAL):
         yield split, persons_of(read_manifest(profile, split))
-    file = detections_file(profile)
-    if file.is_file():
+    if has_detections(profile):
         manifest = read_manifest(profile, VAL)
-        boxes = read_detections(file, manifest["images"], min_score=0.0)
+        boxes = read_detections(detections_file(profile), manifest["images"], min_score=0.0)
         yield DETECTED, persons_in(boxes.bbox, boxes.score, boxes.image_id, manifest)
 
 

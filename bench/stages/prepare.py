@@ -10,13 +10,21 @@ from bench.data.subset import build_manifests
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
 from bench.stages.command import run_command
-from bench.stages.files import detections_file, drawn_dir, manifest_file, plan_dir, read_model, write_json
+from bench.stages.files import (
+    NO_DETECTIONS,
+    detections_file,
+    drawn_dir,
+    manifest_file,
+    plan_dir,
+    read_model,
+    write_json,
+)
 
 SPARE = 1.05, 20  # more people are drawn than asked, so that whole images can add up to the exact number
 
 
 def main(profile: str) -> None:
-    """Write data/<profile>/{train,calibration,val}.json, and detections.json where detected boxes are named."""
+    """Write data/<profile>/{train,calibration,val}.json and data/<profile>.detections.json."""
     write_manifests(profile, read_model(plan_dir(profile) / "prepare.json", DataParams))
 
 
@@ -37,9 +45,8 @@ def write_manifests(profile: str, params: DataParams) -> None:
         write_json(manifest_file(profile, name), manifest)
         skipped = f", skipped {len(info['skipped'])}" if info["skipped"] else ""
         print(f"{name}: {info['num_persons']} persons in {info['num_images']} images{skipped}")
-    detections_file(profile).unlink(missing_ok=True)
+    write_json(detections_file(profile), NO_DETECTIONS if boxes is None else as_entries(boxes))
     if boxes is not None:
-        write_json(detections_file(profile), as_entries(boxes))
         print(f"val: {len(boxes.score)} detected boxes")
 
 

@@ -34,7 +34,7 @@ def data_card(profile: str, manifest: CocoDict, val: Split) -> DataCard:
         num_present=int(present.sum()),
         num_absent=int((counted & ~present).sum()),
         prevalence=[float(x) for x in present.sum(0) / np.maximum(counted.sum(0), 1)],
-        sha256=sha256_of(file for file in [*files, detections_file(profile)] if file.is_file()),
+        sha256=sha256_of([*files, detections_file(profile)]),
         source_sha256=info["source_sha256"],
     )
 

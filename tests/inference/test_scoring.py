@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from bench.data.people import Truth
 from bench.data.predictions import Split
 from bench.errors import UserError
-from bench.inference.scoring import SCORE_RULES, person_scores, scored_detections
+from bench.inference.poses import scored_detections
+from bench.inference.scoring import SCORE_RULES, person_scores
 from bench.metrics.average_precision import OKSEvaluation
 from bench.metrics.oks import ignored_people, match
 

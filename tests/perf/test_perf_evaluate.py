@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.data.people import Truth
 from bench.data.predictions import DETECTED, UNLABELLED, read_split, write_predictions
-from bench.inference.scoring import scored_detections
+from bench.inference.poses import scored_detections
 from bench.metrics.average_precision import OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling
 from bench.metrics.oks import match

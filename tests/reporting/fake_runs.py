@@ -21,7 +21,8 @@ from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
 from bench.data.people import Truth, image_positions
 from bench.data.predictions import VAL, Split, read_split, write_predictions
 from bench.data.presence import POLICIES, Labels
-from bench.inference.scoring import SCORE_RULES, scored_detections
+from bench.inference.poses import scored_detections
+from bench.inference.scoring import SCORE_RULES
 from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling, percentile_interval
 from bench.metrics.oks import Matches, match
