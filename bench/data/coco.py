@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.data.geometry import Floats
 from bench.data.keypoints import NUM_KEYPOINTS
-from bench.data.presence import Labels
+from bench.data.presence import BORDER, Labels
 from bench.errors import UserError
 
 # A crop is too small for threads of OpenCV's own, and they would fight with the loader's and the pool's processes.
@@ -134,8 +134,12 @@ def is_scored(annotation: CocoDict) -> bool:
 
 def persons_of(manifest: CocoDict) -> list[Person]:
     """The scored persons of a manifest, in its order."""
-    image_files = _image_files(manifest)
-    return [_person(a, image_files[a["image_id"]]) for a in manifest["annotations"] if is_scored(a)]
+    image_files, image_sizes = _image_files(manifest), _image_sizes(manifest)
+    return [
+        _person(a, image_files[a["image_id"]], image_sizes[a["image_id"]])
+        for a in manifest["annotations"]
+        if is_scored(a)
+    ]
 
 
 def _image_files(manifest: CocoDict) -> dict[int, Path]:
@@ -144,7 +148,12 @@ def _image_files(manifest: CocoDict) -> dict[int, Path]:
     return {image["id"]: root / image["file_name"] for image in manifest["images"]}
 
 
-def _person(annotation: CocoDict, image_file: Path) -> Person:
+def _image_sizes(manifest: CocoDict) -> dict[int, tuple[int, int]]:
+    """(w, h) by image id."""
+    return {image["id"]: (image["width"], image["height"]) for image in manifest["images"]}
+
+
+def _person(annotation: CocoDict, image_file: Path, image_size: tuple[int, int]) -> Person:
     triples = np.array(annotation["keypoints"], dtype=np.float64).reshape(NUM_KEYPOINTS, 3)
     truth = annotation.get("true_keypoints")
     return Person(
@@ -157,9 +166,17 @@ def _person(annotation: CocoDict, image_file: Path) -> Person:
         labels=Labels(
             visibility=triples[:, 2].astype(np.int64),
             true_visibility=None if truth is None else np.array(truth[2::3], dtype=np.int64),
+            at_border=reaches_border(np.array(annotation["bbox"], dtype=np.float64), np.array(image_size)),
         ),
         true_keypoints=None if truth is None else np.array(truth, dtype=np.float64).reshape(NUM_KEYPOINTS, 3)[:, :2],
     )
+
+
+def reaches_border(bbox: Floats, image_size: NDArray[np.number]) -> NDArray[np.bool_]:
+    """Whether boxes (..., 4) reach the border of their images (..., 2), (w, h), within `BORDER` pixels."""
+    corner = bbox[..., :2]
+    reaches: NDArray[np.bool_] = (corner <= BORDER) | (corner + bbox[..., 2:] >= image_size - BORDER)
+    return np.asarray(reaches.any(axis=-1))
 
 
 def persons_in(bboxes: Floats, bbox_scores: Floats, image_ids: NDArray[np.int64], manifest: CocoDict) -> list[Person]:

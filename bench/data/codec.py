@@ -168,7 +168,7 @@ def dark_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
 def taylor_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     """DARK's own step, as in its code, TransPose's and mmpose's: zeros beyond the border, second differences over two
     pixels, none for the two outermost pixels, no limit."""
-    blurred = _blur(heatmaps, sigma, mirrored=False)
+    blurred = blur(heatmaps, sigma, mirrored=False)
     top, blurred_top = (maps.amax((-2, -1), keepdim=True) for maps in (heatmaps, blurred))
     scale = torch.where(blurred_top == 0, 1.0, top / blurred_top)  # a heatmap of zeros has no other
     around, _ = _surroundings((blurred * scale).clamp_min(LOG_FLOOR).log(), peak, 2)  # (B, K, 5, 5)
@@ -185,7 +185,7 @@ def taylor_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
 def mirrored_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     """The step of UDP in the code of mmpose 0.x, ViTPose's: mirrored borders, log between 0.001 and 50, edges repeated
     for the differences, a cross difference of one diagonal, no limit. mmpose 1.x has zeros beyond the border."""
-    logs = _blur(heatmaps, sigma, mirrored=True).clamp(0.001, 50).log()
+    logs = blur(heatmaps, sigma, mirrored=True).clamp(0.001, 50).log()
     around, _ = _surroundings(functional.pad(logs, (1, 1, 1, 1), mode="replicate"), peak + 1, 1)
     above, here, below = (around[..., row, 1] for row in range(3))
     left, right = around[..., 1, 0], around[..., 1, 2]
@@ -204,7 +204,7 @@ def _solve(gradient: Tensor, curve_x: Tensor, curve_y: Tensor, cross: Tensor) ->
     return torch.where(singular[..., None], 0.0, step / torch.where(singular, 1.0, determinant)[..., None])
 
 
-def _blur(heatmaps: Tensor, sigma: float, *, mirrored: bool) -> Tensor:
+def blur(heatmaps: Tensor, sigma: float, *, mirrored: bool) -> Tensor:
     """The whole heatmaps (B, K, h, w) blurred as published; beyond the borders they are `mirrored`, or 0.
 
     Kernel size and sigma are tied by OpenCV's rule: 11 pixels at sigma 2, 17 at 3, where it blurs with 2.9 (DARK's own

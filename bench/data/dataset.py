@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.data.augment import Augmentation, Body, random_view
 from bench.data.coco import Person, read_image
-from bench.data.geometry import bbox_to_view, crop_matrix, in_shown, inside, warp_points, warp_view
+from bench.data.geometry import Crop, bbox_to_view, crop_matrix, in_shown, inside, warp_points, warp_view
 from bench.data.keypoints import flip_order
 from bench.data.presence import POLICIES
 
@@ -29,19 +29,6 @@ class Sample(NamedTuple):
     present_weight: Tensor  # (K,) 1 where that label counts
     matrix: Tensor  # (2, 3) float64, image pixels to input pixels
     person_index: Tensor  # () place in the list of persons
-
-
-class Crop(NamedTuple):
-    """How persons are cropped.
-
-    `input_size` (w, h) in pixels; `bbox_padding` widens the box on all sides; `fit` gives it the input's shape
-    (`bench.data.geometry.FITS`); `aligned` counts lengths between pixel centres, as the codec does.
-    """
-
-    input_size: tuple[int, int]
-    bbox_padding: float
-    fit: str
-    aligned: bool
 
 
 class PoseDataset(Dataset[Sample]):
@@ -71,10 +58,11 @@ class PoseDataset(Dataset[Sample]):
         matrix = crop_matrix(view, input_size, self.crop.aligned)
         image = warp_view(read_image(person.image_file), view, matrix, input_size)
         keypoints_input = warp_points(person.keypoints, matrix)
-        label = self.policy(person.labels)
-        # A random view may cut labelled keypoints away: the model cannot know them, so they do not count.
         shown = in_shown(person.keypoints, view)
-        seen = (visibility == 0) | (inside(keypoints_input, input_size) & shown)
+        in_window = inside(keypoints_input, input_size) & shown
+        label = self.policy.label(person.labels, in_window)
+        # A random view may cut labelled keypoints away: the model cannot know them, so they do not count.
+        seen = (visibility == 0) | in_window | self.policy.reads_window
         order = flip_order() if view.flip else slice(None)
         return Sample(
             image=torch.from_numpy(image).permute(2, 0, 1).contiguous(),

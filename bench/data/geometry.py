@@ -28,6 +28,19 @@ class View(NamedTuple):
     shown: Floats | None = None
 
 
+class Crop(NamedTuple):
+    """How persons are cropped.
+
+    `input_size` (w, h) in pixels; `bbox_padding` widens the box on all sides; `fit` gives it the input's shape
+    (`FITS`); `aligned` counts lengths between pixel centres, as the codec does.
+    """
+
+    input_size: tuple[int, int]
+    bbox_padding: float
+    fit: str
+    aligned: bool
+
+
 def bbox_to_view(bbox: Floats, input_size: tuple[int, int], padding: float, fit: str = "extend") -> View:
     """The box (x, y, w, h), padded on all sides and fitted to the aspect ratio of the input (`FITS`)."""
     x, y, width, height = bbox

@@ -17,13 +17,18 @@ from scipy.special import expit
 
 from bench.data.geometry import Floats
 from bench.data.keypoints import NUM_KEYPOINTS
+from bench.data.parquet import write_parquet
 from bench.errors import UserError
 
 CALIBRATION, VAL, DETECTED = "calibration", "val", "val_detected"
 UNLABELLED = -1
 
+STATISTICS = ("blurred_peak", "mass", "entropy", "peak_gap")
+"""Of the heatmap whose peak is `score`, see `bench.inference.statistics`: baselines for presence are made of them."""
+
 COLUMNS = (
     "image_id", "annotation_id", "keypoint", "x", "y", "score", "presence_logit", "bbox_score", "view_area",
+    *STATISTICS,
 )  # fmt: skip
 
 
@@ -37,6 +42,7 @@ class Split(NamedTuple):
     keypoints: Floats  # (N, K, 2) image pixels
     score: Floats  # (N, K) heatmap peak
     presence: Floats | None  # (N, K) probability; None without a head
+    statistics: dict[str, Floats]  # (N, K) each of `STATISTICS`
     present: NDArray[np.bool_]  # (N, K) under the policy asked for
     present_weight: Floats  # (N, K)
 
@@ -95,6 +101,7 @@ def _split(frame: pd.DataFrame, policy: str) -> Split:
         keypoints=np.stack([table("x"), table("y")], axis=-1),
         score=table("score"),
         presence=None if np.isnan(logits).all() else expit(logits),
+        statistics={name: table(name) for name in STATISTICS},
         present=table(f"present_{policy}") > 0,
         present_weight=table(f"present_weight_{policy}"),
     )
@@ -102,8 +109,4 @@ def _split(frame: pd.DataFrame, policy: str) -> Split:
 
 def write_predictions(file: Path, frames: Sequence[pd.DataFrame]) -> None:
     """Write whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    frame = pd.concat(frames, ignore_index=True)
-    frame.astype({"split": "category"}).to_parquet(partial, index=False)
-    partial.replace(file)
+    write_parquet(file, pd.concat(frames, ignore_index=True).astype({"split": "category"}))

@@ -17,6 +17,7 @@ from bench.data.codec import Codec, decode
 from bench.data.dataset import Sample
 from bench.data.geometry import Floats, invert, warp_points
 from bench.inference.flip import flip_output, mean_output
+from bench.inference.statistics import HeatmapStatistics, heatmap_statistics
 from models import PoseOutput
 
 
@@ -26,6 +27,7 @@ class Predictions(NamedTuple):
     keypoints: Floats  # (N, K, 2) image pixels
     score: NDArray[np.float32]  # (N, K) heatmap peak
     presence_logits: NDArray[np.float32] | None  # (N, K); None without a head
+    statistics: dict[str, NDArray[np.float32]]  # (N, K) each of `HeatmapStatistics`
 
 
 def on_device(fabric: Fabric, loader: DataLoader[Sample]) -> Iterable[Sample]:
@@ -59,14 +61,16 @@ def _in_full_precision(output: PoseOutput) -> PoseOutput:
 
 
 def decode_batch(batch: Sample, output: PoseOutput, codec: Codec, decoding: str) -> Predictions:
-    """Heatmaps to keypoints in image pixels, by a decoding of `bench.data.codec.decode`."""
+    """Heatmaps to keypoints in image pixels, by a decoding of `bench.data.codec.decode`, and to their statistics."""
     decoded = decode(output.heatmaps, codec, decoding)
     keypoints_input = decoded.keypoints_input.double().cpu().numpy()
     logits = output.presence_logits
+    statistics = heatmap_statistics(output.heatmaps)
     return Predictions(
         keypoints=warp_points(keypoints_input, invert(batch.matrix.cpu().numpy())),
         score=decoded.score.cpu().numpy(),
         presence_logits=None if logits is None else logits.cpu().numpy(),
+        statistics={name: values.cpu().numpy() for name, values in statistics._asdict().items()},
     )
 
 
@@ -77,6 +81,9 @@ def concatenate(parts: list[Predictions]) -> Predictions:
         keypoints=np.concatenate([part.keypoints for part in parts]),
         score=np.concatenate([part.score for part in parts]),
         presence_logits=np.concatenate(logits) if logits else None,
+        statistics={
+            name: np.concatenate([part.statistics[name] for part in parts]) for name in HeatmapStatistics._fields
+        },
     )
 
 

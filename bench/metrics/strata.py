@@ -12,14 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.coco import reaches_border
 from bench.data.geometry import Floats
 from bench.data.people import Detections, People
 from bench.metrics.average_precision import Evaluation
 from bench.metrics.errors import FOUND
 from bench.metrics.oks import RULES, Groups, Ints, Rules, ignored_people, match, pair_up, person_areas
 
-BORDER = 2.0
-"""A box that comes this close to the border of the image, in pixels, is taken to be cut by it."""
 OVERLAP = 0.1
 """Intersection over union beyond which two boxes overlap."""
 OCCLUDED = 0.25
@@ -57,9 +56,7 @@ def _crowding(people: People, image_size: NDArray[np.number]) -> Ints:  # noqa: 
 
 def _truncation(people: People, image_size: NDArray[np.number]) -> Ints:
     """Whether the box reaches the border of the image, or nearly so."""
-    corner = people.bbox[:, :2]
-    reaches = (corner <= BORDER) | (corner + people.bbox[:, 2:] >= image_size[people.image] - BORDER)
-    return np.where(reaches.any(axis=1), 1, 0)
+    return np.where(reaches_border(people.bbox, image_size[people.image]), 1, 0)
 
 
 class Factor(NamedTuple):

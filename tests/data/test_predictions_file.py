@@ -13,7 +13,8 @@ from scipy.special import expit
 
 from bench.data.coco import CocoDict, Person, persons_in, persons_of
 from bench.data.keypoints import NUM_KEYPOINTS
-from bench.data.predictions import CALIBRATION, DETECTED, VAL, Split, read_split, write_predictions
+from bench.data.predictions import CALIBRATION, DETECTED, STATISTICS, VAL, Split, read_split, write_predictions
+from bench.data.windows import Windows
 from bench.errors import UserError
 from bench.inference.predict import Predictions
 from bench.stages.predict import predictions_frame
@@ -34,7 +35,8 @@ def make_manifest(num_persons: int, *, drawn: bool, first_id: int = 1) -> CocoDi
         }  # fmt: skip
         truth = np.column_stack([np.zeros((NUM_KEYPOINTS, 2)), rng.integers(0, 3, NUM_KEYPOINTS)])
         annotations.append(person | ({"true_keypoints": truth.ravel().tolist()} if drawn else {}))
-    images = [{"id": i, "file_name": f"{i}.jpg"} for i in sorted({person["image_id"] for person in annotations})]
+    image_ids = sorted({person["image_id"] for person in annotations})
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in image_ids]
     return {"info": {"image_root": "images"}, "images": images, "annotations": annotations}
 
 
@@ -48,15 +50,18 @@ def make_predictions(num_persons: int, *, head: bool) -> Predictions:
     rng = np.random.default_rng(num_persons)
     shape = (num_persons, NUM_KEYPOINTS)
     keypoints, score = rng.uniform(-5, 60, (*shape, 2)), rng.random(shape).astype(np.float32)
-    return Predictions(keypoints, score, rng.normal(size=shape).astype(np.float32) if head else None)
+    logits = rng.normal(size=shape).astype(np.float32) if head else None
+    return Predictions(keypoints, score, logits, {name: rng.random(shape, np.float32) for name in STATISTICS})
 
 
-def view_areas(num_persons: int) -> Floats:
-    return np.linspace(100, 999, num_persons)
+def make_windows(persons: list[Person]) -> Windows:
+    """Every third keypoint is outside."""
+    shows = np.arange(len(persons) * NUM_KEYPOINTS).reshape(-1, NUM_KEYPOINTS) % 3 > 0
+    return Windows(np.linspace(100, 999, len(persons)), shows)
 
 
 def make_frame(split: str, persons: list[Person], *, head: bool) -> pd.DataFrame:
-    return predictions_frame(split, persons, view_areas(len(persons)), make_predictions(len(persons), head=head))
+    return predictions_frame(split, persons, make_windows(persons), make_predictions(len(persons), head=head))
 
 
 def labels_of(persons: list[Person]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
@@ -70,14 +75,17 @@ def check_predictions(found: Split, persons: list[Person], *, head: bool) -> Non
     assert found.image_ids.tolist() == [person.image_id for person in persons]
     assert found.annotation_ids.tolist() == [person.annotation_id for person in persons]
     assert found.bbox_score.tolist() == [person.bbox_score for person in persons]
-    np.testing.assert_array_equal(found.view_area, view_areas(len(persons)))
+    np.testing.assert_array_equal(found.view_area, make_windows(persons).area)
     np.testing.assert_array_equal(found.keypoints, predictions.keypoints)
     np.testing.assert_array_equal(found.score, predictions.score.astype(np.float64))
+    assert tuple(found.statistics) == STATISTICS
+    for name, values in predictions.statistics.items():
+        np.testing.assert_array_equal(found.statistics[name], values.astype(np.float64))
     if predictions.presence_logits is None:
         assert found.presence is None
     else:
         np.testing.assert_array_equal(found.presence, expit(predictions.presence_logits.astype(np.float64)))
-    for array in (found.score, found.present_weight, found.keypoints):
+    for array in (found.score, found.present_weight, found.keypoints, *found.statistics.values()):
         assert array.dtype == np.float64
     assert found.present.dtype == np.bool_
 
@@ -97,6 +105,7 @@ def test_round_trip(tmp_path: Path, drawn: bool, head: bool) -> None:
     policies: dict[str, Callable[[list[Person]], NDArray[np.bool_]]] = {
         "labelled": lambda persons: labels_of(persons)[0] > 0,
         "visible": lambda persons: labels_of(persons)[0] == 2,
+        "in_window": lambda persons: (labels_of(persons)[0] > 0) & make_windows(persons).shows,
     }
     if drawn:
         policies["true"] = lambda persons: np.asarray(labels_of(persons)[1]) > 0
@@ -131,6 +140,11 @@ def test_every_person_has_a_row_per_keypoint_in_order() -> None:
     frame = make_frame(VAL, persons_of(make_manifest(3, drawn=False)), head=False)
     assert frame["keypoint"].tolist() == list(range(NUM_KEYPOINTS)) * 3
     assert frame["annotation_id"].tolist() == [i for i in (1, 2, 3) for _ in range(NUM_KEYPOINTS)]
+
+
+def test_statistics_are_written_in_single_precision() -> None:
+    frame = make_frame(VAL, persons_of(make_manifest(3, drawn=False)), head=False)
+    assert {str(frame[name].dtype) for name in STATISTICS} == {"float32"}
 
 
 def test_writing_again_replaces_the_file(tmp_path: Path) -> None:
@@ -194,7 +208,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 READ = (
     "split", "image_id", "annotation_id", "keypoint", "x", "y", "score", "presence_logit", "bbox_score", "view_area",
-    "present_labelled", "present_weight_labelled",
+    *STATISTICS, "present_labelled", "present_weight_labelled",
 )  # fmt: skip
 
 

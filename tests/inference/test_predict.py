@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from bench.data.augment import Augmentation
 from bench.data.coco import Person
 from bench.data.codec import Codec, encode
-from bench.data.dataset import Crop, PoseDataset, ordered_loader
-from bench.data.geometry import bbox_to_view
+from bench.data.dataset import PoseDataset, ordered_loader
+from bench.data.geometry import Crop, bbox_to_view
 from bench.data.keypoints import flip_order
 from bench.data.presence import Labels
 from bench.inference.predict import Predictions, predict, run_model
+from bench.inference.statistics import heatmap_statistics
 from models import PoseOutput
 from tests.views import Views
 
@@ -191,6 +192,36 @@ def test_the_score_is_the_peak(persons: list[Person]) -> None:
     places = points / UDP.stride
     wanted = np.exp(-((places - np.round(places)) ** 2).sum(-1) / 2)  # sigma is one heatmap pixel
     np.testing.assert_allclose(predictions.score, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_statistics_are_of_the_heatmaps_that_the_score_is_of(flip_test: bool, persons: list[Person]) -> None:
+    """The averaged ones under flip test: two peaks of half the height where the sides disagree."""
+    heatmaps = torch.rand(NUM_PERSONS, 17, 24, 16, generator=torch.Generator().manual_seed(0))
+
+    class Fixed(nn.Module):
+        def forward(self, _: Tensor) -> PoseOutput:
+            return PoseOutput(heatmaps, None)
+
+    loader = ordered_loader(make_samples(persons), NUM_PERSONS, num_workers=0)
+    predictions = predict(Fixed(), loader, UDP, decoding="argmax", flip_test=flip_test)
+    seen = (heatmaps + heatmaps.flip(-1)[:, flip_order()]) / 2 if flip_test else heatmaps
+    statistics = heatmap_statistics(seen)._asdict()
+    np.testing.assert_array_equal(predictions.score, seen.amax((-2, -1)))
+    assert tuple(predictions.statistics) == tuple(statistics)
+    for name, values in statistics.items():
+        np.testing.assert_array_equal(predictions.statistics[name], values)
+        assert predictions.statistics[name].dtype == np.float32
+
+
+def test_statistics_of_batches_are_in_the_order_of_the_persons(persons: list[Person]) -> None:
+    samples = make_samples(persons, None)
+    found = predict_with_oracle(samples, flip_test=True, batch_size=3)
+    wanted = predict_with_oracle(samples, flip_test=True, batch_size=NUM_PERSONS)
+    for name, values in wanted.statistics.items():
+        assert values.shape == (NUM_PERSONS, 17)
+        assert len(np.unique(values.sum(axis=1))) == NUM_PERSONS
+        np.testing.assert_allclose(found.statistics[name], values, rtol=1e-5, atol=1e-6)
 
 
 def test_output_in_half_precision_is_decoded_in_full(persons: list[Person]) -> None:

@@ -143,7 +143,7 @@ def make_split(num_persons: int, **changes: Any) -> Split:
     split = Split(
         image_ids=np.full(num_persons, 7), annotation_ids=ids, bbox_score=(ids + 1) / num_persons,
         view_area=np.full(num_persons, 1e4), keypoints=keypoints, score=np.full((num_persons, 17), 0.5), presence=None,
-        present=np.ones((num_persons, 17), dtype=bool), present_weight=np.ones((num_persons, 17)),
+        statistics={}, present=np.ones((num_persons, 17), dtype=bool), present_weight=np.ones((num_persons, 17)),
     )  # fmt: skip
     return split._replace(**changes)
 

@@ -5,12 +5,30 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from bench.errors import UserError
 from bench.metrics.bootstrap import Resampling, draw_resampling
-from bench.metrics.presence import METRICS, choose_threshold, presence_metrics
+from bench.metrics.presence import (
+    NUM_LEVELS,
+    Labelled,
+    choose_threshold,
+    choose_thresholds,
+    metrics_at,
+    ranking,
+    with_macro,
+)
 
+METRICS = ("precision", "recall", "F1", "AUROC")
 Pool = dict[str, NDArray[np.float64]]  # by metric, its value in every data set
 
 
@@ -32,9 +50,17 @@ class Toy(NamedTuple):
 
     def metrics(self, threshold: float = 0.5, counts: NDArray[np.integer] | None = None) -> list[Pool]:
         """Of all keypoints pooled, then of each."""
-        return presence_metrics(
-            *self[:3], threshold, self.image, self.resampling().counts if counts is None else counts
-        )
+        views = self.views(threshold, self.resampling().counts if counts is None else counts)
+        places = [0, *range(2, self.score.shape[1] + 2)]  # between them stands the mean over keypoints
+        return [{name: views[name][:, place] for name in METRICS} for place in places]
+
+    def views(self, threshold: float, counts: NDArray[np.integer]) -> Pool:
+        """Every metric in every view."""
+        return metrics_at(self.score, self.labels, threshold, counts) | ranking(self.score, self.labels, counts)
+
+    @property
+    def labels(self) -> Labelled:
+        return Labelled(self.present, self.weight, self.image)
 
     def values(self, threshold: float = 0.5) -> list[dict[str, float]]:
         """The same of the whole data."""
@@ -80,21 +106,25 @@ def test_hand_worked_threshold() -> None:
     # F1 by threshold: .9 2/4, .8 2/5, .6 4/6, .5 4/7, .2 6/8, .1 6/9.
     score = np.array([[0.9, 0.8, 0.6], [0.5, 0.2, 0.1]])
     present = np.array([[1, 0, 1], [0, 1, 0]], dtype=bool)
-    assert choose_threshold(score, present, np.ones((2, 3))) == 0.2
+    assert choose_threshold(score, Labelled(present, np.ones((2, 3)), np.arange(2))) == 0.2
 
 
 def test_threshold_of_equal_f1_is_the_highest() -> None:
     # One present keypoint each at ranks 1 and 4: F1 is 2/3 at .9 and 4/6 at .3.
     assert (
-        choose_threshold(np.array([[0.9, 0.7, 0.5, 0.3]]), np.array([[True, False, False, True]]), np.ones((1, 4)))
+        choose_threshold(
+            np.array([[0.9, 0.7, 0.5, 0.3]]),
+            Labelled(np.array([[True, False, False, True]]), np.ones((1, 4)), np.zeros(1, dtype=int)),
+        )
         == 0.9
     )
 
 
 def test_threshold_is_the_best_of_all() -> None:
     for seed in range(6):
-        score, present, weight, _ = make_toy(seed, 8)
-        best = choose_threshold(score, present, weight)
+        toy = make_toy(seed, 8)
+        score, present, weight, _ = toy
+        best = choose_threshold(score, toy.labels)
         f1 = {t: f1_score(present.ravel(), score.ravel() >= t, sample_weight=weight.ravel()) for t in np.unique(score)}
         assert best == max(t for t in f1 if f1[t] >= max(f1.values()) - 1e-12)
 
@@ -102,7 +132,7 @@ def test_threshold_is_the_best_of_all() -> None:
 def test_threshold_of_float32_scores_claims_its_own_score() -> None:
     score = np.array([[0.1, 0.7]], dtype=np.float32)
     toy = Toy(score, np.array([[False, True]]), np.ones((1, 2), np.float32), np.array([0]))
-    assert toy.values(choose_threshold(*toy[:3]))[0]["F1"] == 1.0
+    assert toy.values(choose_threshold(toy.score, toy.labels))[0]["F1"] == 1.0
 
 
 def test_equals_sklearn_with_ignored_keypoints() -> None:
@@ -162,7 +192,7 @@ def test_order_of_people_changes_nothing() -> None:
 
 def test_always_present() -> None:
     toy = make_toy(0, 30)._replace(score=np.ones((30, 5), np.float32))
-    threshold = choose_threshold(*toy[:3])
+    threshold = choose_threshold(toy.score, toy.labels)
     assert threshold == 1.0
     micro = toy.metrics(threshold)[0]
     prevalence = (toy.present * toy.weight).sum() / toy.weight.sum()
@@ -212,7 +242,7 @@ def test_what_is_said_of_ignored_keypoints_changes_nothing() -> None:
     for before, after in zip(toy.metrics(), other.metrics(), strict=True):
         for name in METRICS:
             np.testing.assert_array_equal(before[name], after[name])
-    assert choose_threshold(*other[:3]) == choose_threshold(*toy[:3])
+    assert choose_threshold(other.score, other.labels) == choose_threshold(toy.score, toy.labels)
 
 
 def test_nothing_called_present() -> None:
@@ -264,20 +294,20 @@ def test_broken_values_are_refused_by_place(field: str, value: float, message: s
     with pytest.raises(UserError, match=message):
         toy.metrics()
     with pytest.raises(UserError, match=message):
-        choose_threshold(*toy[:3])
+        choose_threshold(toy.score, toy.labels)
 
 
 def test_shapes_must_agree() -> None:
     toy = make_toy(0, 5)
     with pytest.raises(UserError, match=r"present \(5, 4\)"):
         toy._replace(present=toy.present[:, :4]).metrics()
-    with pytest.raises(UserError, match=r"image of shape \(4,\), wanted \(5,\)"):
+    with pytest.raises(UserError, match=r"image \(4,\), wanted \(N, K\) three times and \(N,\)"):
         toy._replace(image=toy.image[:4]).metrics()
 
 
 def test_threshold_needs_a_present_keypoint() -> None:
     with pytest.raises(UserError, match="found no present keypoint"):
-        choose_threshold(np.ones((2, 2)), np.eye(2, dtype=bool), 1 - np.eye(2))
+        choose_threshold(np.ones((2, 2)), Labelled(np.eye(2, dtype=bool), 1 - np.eye(2), np.arange(2)))
 
 
 def test_no_people_are_refused() -> None:
@@ -290,3 +320,89 @@ def test_images_without_anybody_have_no_numbers() -> None:
     for pool in nobody.metrics(counts=np.ones((2, 3), dtype=np.int32)):
         assert tuple(pool) == METRICS
         assert all(np.isnan(column).tolist() == [True, True] for column in pool.values())
+
+
+def test_all_other_metrics_equal_sklearn() -> None:
+    for seed in range(5):
+        toy = make_toy(seed, 40)
+        views = toy.views(0.3, np.ones((1, int(toy.image.max()) + 1), dtype=int))
+        for place, part in zip([0, *range(2, 7)], [toy, *map(toy.keypoint, range(5))], strict=True):
+            score, present, weight = part.score.ravel(), part.present.ravel(), part.weight.ravel()
+            called = score >= 0.3
+            fpr, tpr, _ = roc_curve(present, score, sample_weight=weight, drop_intermediate=False)
+            expected = {
+                "balanced_accuracy": balanced_accuracy_score(present, called, sample_weight=weight),
+                "MCC": matthews_corrcoef(present, called, sample_weight=weight),
+                "hallucinated": ((called & ~present) * weight).sum() / len(toy.score),
+                "missed": ((~called & present) * weight).sum() / len(toy.score),
+                "AP_present": average_precision_score(present, score, sample_weight=weight),
+                "AP_absent": average_precision_score(~present, -score, sample_weight=weight),
+                "FPR95": fpr[tpr >= 0.95 - 1e-12][0],
+            }
+            assert {name: views[name][0, place] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_macro_is_the_mean_over_keypoints() -> None:
+    views = make_toy(1, 40).views(0.3, np.ones((1, 20), dtype=int))
+    for values in views.values():
+        assert values[0, 1] == pytest.approx(values[0, 2:].mean())
+
+
+def test_macro_leaves_out_what_the_whole_data_do_not_define() -> None:
+    nan = np.nan
+    values = with_macro(np.array([[0.5, 0.2, nan, 0.4], [0.5, nan, 0.9, 0.6], [0.5, nan, 0.9, nan]]))
+    np.testing.assert_allclose(values[:, 1], [0.3, 0.6, nan])
+
+
+def test_many_scores_are_rounded_in_resamples_alone() -> None:
+    rng = np.random.default_rng(0)
+    present = rng.random((600, 5)) < 0.7
+    score = rng.normal(size=present.shape) + present
+    labels = Labelled(present, np.ones(present.shape), np.arange(600) // 2)
+    assert len(np.unique(score)) > NUM_LEVELS
+    counts = draw_resampling(300, 20, "percentile", np.random.default_rng(0)).counts
+    found = ranking(score, labels, counts)
+    metrics = {"AUROC": roc_auc_score, "AP_present": average_precision_score}
+    for name, metric in metrics.items():
+        exact = [
+            metric(present.ravel(), score.ravel(), sample_weight=np.repeat(row[labels.image], 5)) for row in counts
+        ]
+        assert found[name][0, 0] == pytest.approx(exact[0], abs=1e-12)
+        assert np.abs(found[name][:, 0] - exact).max() < 2e-3
+
+
+def test_thresholds_by_keypoint_are_each_the_best_of_its_own() -> None:
+    toy = make_toy(3, 30)
+    toy = toy._replace(present=toy.present & (np.arange(5) != 4))
+    chosen = choose_thresholds(toy.score, toy.labels)
+    for k in range(4):
+        assert chosen[k] == choose_threshold(toy.keypoint(k).score, toy.keypoint(k).labels)
+    assert chosen[4] == choose_threshold(toy.score, toy.labels)  # never present: that of all pooled
+
+
+def test_a_threshold_for_each_keypoint_is_used_for_its_own() -> None:
+    toy, thresholds = make_toy(4, 30), np.linspace(-0.5, 1.0, 5)
+    counts = np.ones((1, int(toy.image.max()) + 1), dtype=int)
+    together = metrics_at(toy.score, toy.labels, thresholds, counts)["F1"][0, 2:]
+    alone = [metrics_at(toy.score, toy.labels, t, counts)["F1"][0, 2 + k] for k, t in enumerate(thresholds)]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_known_predictors_get_the_scores_they_must() -> None:
+    """Perfect, blind, and one that knows nothing but how often each keypoint is there."""
+    rng = np.random.default_rng(0)
+    rates = np.array([0.2, 0.5, 0.9])
+    present = rng.random((4000, 3)) < rates
+    labels = Labelled(present, np.ones(present.shape), np.arange(4000))
+    counts = np.ones((1, 4000), dtype=int)
+    perfect, blind, prevalence = (
+        ranking(score, labels, counts)
+        for score in (present.astype(float), np.ones(present.shape), np.tile(rates, (4000, 1)))
+    )
+    assert [perfect[name][0, 0] for name in ("AUROC", "AP_present", "AP_absent", "FPR95")] == [1, 1, 1, 0]
+    share = present.mean()
+    assert [blind[name][0, 0] for name in ("AUROC", "AP_present", "AP_absent", "FPR95")] == pytest.approx(
+        [0.5, share, 1 - share, 1.0]
+    )
+    assert prevalence["AUROC"][0, 0] > 0.7
+    assert prevalence["AUROC"][0, 1:] == pytest.approx([0.5] * 4)

@@ -8,7 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.config import AugmentParams
 from bench.data.coco import CocoDict, persons_of
-from bench.data.dataset import Crop, PoseDataset, ordered_loader
+from bench.data.dataset import PoseDataset, ordered_loader
+from bench.data.geometry import Crop
 from tests.perf.rates import record_rate
 
 AUGMENT = AugmentParams(

@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.data.people import Truth
-from bench.data.predictions import DETECTED, UNLABELLED, read_split, write_predictions
+from bench.data.predictions import DETECTED, STATISTICS, UNLABELLED, read_split, write_predictions
 from bench.inference.poses import scored_detections
 from bench.metrics.average_precision import OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling
@@ -62,6 +62,7 @@ def file(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "visibility": UNLABELLED,
             "bbox_score": np.repeat(bbox_score, NUM_KEYPOINTS),
             "view_area": 2e4,
+            **dict.fromkeys(STATISTICS, np.float32(0)),
             "present_labelled": False,
             "present_weight_labelled": np.float32(0),
         }
