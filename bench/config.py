@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -239,7 +239,7 @@ class PresenceHeadParams(Params):
         return self.model_copy(update=sizes if self.dropout else {**sizes, "dropout_at": "hidden"})
 
 
-PolicyName = Literal["labelled", "visible", "true"]
+PolicyName = Literal["labelled", "visible", "in_window", "known", "border_aware", "three_class", "true"]
 
 
 class LossParams(Params):
@@ -379,6 +379,27 @@ class EvaluateParams(Params):
     seed: Seed
 
 
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"found {list(values)!r}, wanted each once")
+    return values
+
+
+Side = Literal["left", "right", "top", "bottom"]
+Padding = Literal["zeros", "mean", "reflect"]
+Kept = Annotated[float, Field(gt=0, le=1)]
+
+
+class StressParams(Params):
+    """What the truncation stress test depends on (`bench.data.truncation`)."""
+
+    num_persons: Count
+    kept: Annotated[tuple[Kept, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)]
+    sides: Annotated[tuple[Side, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)]
+    paddings: Annotated[tuple[Padding, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)]
+    seed: Seed
+
+
 class ReportParams(Params):
     picture_persons: Count
     picture_seed: Seed
@@ -405,7 +426,7 @@ class WarmstartParams(Params):
     num_workers: Annotated[int, Field(ge=0)]
 
 
-PROFILE_SECTIONS = ("data", "base", "test", "evaluate", "report")
+PROFILE_SECTIONS = ("data", "base", "test", "evaluate", "stress", "report")
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 

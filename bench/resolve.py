@@ -22,6 +22,7 @@ from bench.config import (
     EvaluateParams,
     Params,
     ReportParams,
+    StressParams,
     TestParams,
     TrainConfig,
     WarmstartParams,
@@ -61,6 +62,7 @@ class Grid(NamedTuple):
     data: DataParams
     test: TestParams
     evaluate: EvaluateParams
+    stress: StressParams
     report: ReportParams
     experiments: dict[str, TrainConfig]
     published: dict[str, str]  # experiment -> key of `bench.published`, whose numbers it should reach
@@ -193,6 +195,7 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
         data=data,
         test=_build(TestParams, merge.layers("test")),
         evaluate=evaluate,
+        stress=_build(StressParams, merge.layers("stress")),
         report=_build(ReportParams, merge.layers("report")),
         experiments={name: TrainConfig.from_base(base) for name, base in experiments.items()},
         published={

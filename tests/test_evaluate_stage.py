@@ -27,9 +27,10 @@ from sklearn.metrics import f1_score, precision_recall_curve, precision_score, r
 
 from bench.config import EvaluateParams
 from bench.data.coco import Person
-from bench.data.dataset import Crop
+from bench.data.geometry import Crop
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, OKS_SIGMAS
-from bench.data.predictions import write_predictions
+from bench.data.predictions import STATISTICS, write_predictions
+from bench.data.windows import windows_of
 from bench.errors import UserError
 from bench.inference.predict import Predictions
 from bench.inference.scoring import SCORE_RULES
@@ -110,7 +111,8 @@ def make_poses(persons: Sequence[Person], manifest: Tree, seed: int) -> Predicti
     known = np.array(labelled)
     score = np.clip(0.3 + 0.25 * known + rng.normal(scale=0.25, size=known.shape), 0.01, 1.0)
     logits = rng.normal(loc=2.0 * known - 0.5, scale=1.5)
-    return Predictions(np.array(poses), score.astype(np.float32), logits.astype(np.float32))
+    statistics = {name: rng.random(score.shape, np.float32) for name in STATISTICS}
+    return Predictions(np.array(poses), score.astype(np.float32), logits.astype(np.float32), statistics)
 
 
 def write_run(profile: str, run: str, seed: int = 0, *, head: bool = True) -> RunFiles:
@@ -120,7 +122,7 @@ def write_run(profile: str, run: str, seed: int = 0, *, head: bool = True) -> Ru
     for number, (split, persons) in enumerate(predict.splits_of(profile)):
         poses = make_poses(persons, read_manifest(profile, split.removesuffix("_detected")), number)
         poses = poses if head else poses._replace(presence_logits=None)
-        frames.append(predict.predictions_frame(split, persons, predict.view_areas(persons, CROP), poses))
+        frames.append(predict.predictions_frame(split, persons, windows_of(persons, CROP), poses))
     write_predictions(files.predictions, frames)
     info = TrainingInfo(
         best_epoch=2, weights_source=None, device="cpu", num_parameters=99, num_presence_parameters=9 * head,

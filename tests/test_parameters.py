@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from bench.errors import UserError
 from bench.resolve import load_grid
-from bench.stages import evaluate, predict, prepare, resolve, train
+from bench.stages import evaluate, predict, prepare, resolve, stress, train
 from bench.stages.files import MANIFESTS, RunFiles, detections_file, drawn_dir, manifest_file, plan_dir
 
 REPO = Path(__file__).parents[1]
@@ -49,6 +49,7 @@ SMALL = {
     },
     "test": {"batch_size": 4},
     "evaluate": {"num_resamples": 20},
+    "stress": {"num_persons": 4, "kept": [1.0, 0.5], "sides": ["left"], "paddings": ["zeros"]},
 }
 
 # Leaves that must not change any result: how fast, not what.
@@ -141,6 +142,11 @@ PERTURBED: Tree = {
     "evaluate.interval": "bca",
     "evaluate.num_resamples": 40,
     "evaluate.seed": 1,
+    "stress.num_persons": 5,
+    "stress.kept": [1.0, 0.4],
+    "stress.sides": ["top"],
+    "stress.paddings": ["mean"],
+    "stress.seed": 1,
     "report.picture_persons": 3,
     "report.picture_seed": 1,
 }
@@ -165,7 +171,7 @@ WARMSTART = PARAMS["warmstart"] | {"profile": "p"}
 
 
 def sections() -> Tree:
-    return {key: copy.deepcopy(PARAMS[key]) for key in ("data", "base", "test", "evaluate", "report")}
+    return {key: copy.deepcopy(PARAMS[key]) for key in ("data", "base", "test", "evaluate", "stress", "report")}
 
 
 def test_every_leaf_has_its_perturbation() -> None:
@@ -212,6 +218,7 @@ STAGES: dict[str, tuple[Callable[[], None], Callable[[], str]]] = {
     "base": (lambda: train.main("p", "run", 0), lambda: digest_of_tensors(FILES.checkpoint)),
     "test": (lambda: predict.main("p", "run", 0), lambda: digest(FILES.predictions)),
     "evaluate": (evaluate_good_predictions, lambda: numbers_of(FILES.row)),
+    "stress": (lambda: stress.main("p", "run", 0), lambda: digest(FILES.stress)),
 }
 
 
@@ -392,6 +399,11 @@ def test_pictures_are_in_the_plan_of_the_report(path: str, pipeline: Pipeline) -
 @pytest.mark.parametrize("path", ["evaluate.num_resamples", "evaluate.seed"])
 def test_permutations_are_in_the_plan_of_every_page_that_compares(path: str, pipeline: Pipeline) -> None:
     assert changed_plans(path, pipeline) >= {"report.json", "ablations.json", "run/evaluate.json"}
+
+
+@pytest.mark.parametrize("path", [path for path in PERTURBED if path.startswith("stress.")])
+def test_the_stress_test_is_in_the_plans_of_its_stage_and_page_alone(path: str, pipeline: Pipeline) -> None:
+    assert changed_plans(path, pipeline) == {"run/stress.json", "stress_report.json"}
 
 
 def changed_plans(path: str, pipeline: Pipeline) -> set[str]:

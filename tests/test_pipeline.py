@@ -35,7 +35,7 @@ with open("ran.log", "a") as log:
 """
 
 # They are committed, not cached, so they are made anew where all else comes back from DVC's run cache.
-PAGES = {"report", "errors", "ablations"}
+PAGES = {"report", "errors", "presence_report", "stress_report", "ablations"}
 
 SMALL_GRID = {
     "seeds": [0],
@@ -113,7 +113,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def run_stages(*names: str, kind: str = "") -> set[str]:
-    return {f"{stage}{kind}@{name}" for name in names for stage in ("train", "predict", "evaluate")}
+    """Of systems, or of ablations, which are neither stressed nor studied."""
+    stages = ("train", "predict", "evaluate", *(() if kind else ("stress", "presence")))
+    return {f"{stage}{kind}@{name}" for name in names for stage in stages}
 
 
 def test_again_there_is_nothing_to_do(project: Project) -> None:
@@ -135,7 +137,8 @@ def test_adding_editing_and_removing_an_ablation(project: Project) -> None:
 def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> None:
     project.edit(lambda tree: tree["experiments"]["hrnet"].update(bbox_padding=1.5))
     wanted = run_stages("hrnet-0") | run_stages("sigma_6-0", kind="_ablation")
-    assert project.repro() == PAGES | wanted
+    floors = {"floors", "presence@vitpose_presence-0"}  # they read the window of the first system, by name here
+    assert project.repro() == PAGES | wanted | floors
     project.edit(lambda tree: tree["experiments"]["hrnet"].pop("bbox_padding"))
     assert project.repro() <= PAGES  # the rest comes back from the run cache
 
@@ -150,7 +153,8 @@ def test_a_new_seed_runs_only_itself(project: Project) -> None:
 
 def test_a_threshold_never_retrains(project: Project) -> None:
     project.edit(lambda tree: tree["evaluate"].update(threshold=0.5))
-    wanted = {"evaluate@vitpose_presence-0", "evaluate@hrnet-0", "evaluate_ablation@sigma_6-0"}
+    systems = {f"{stage}@{name}-0" for stage in ("evaluate", "presence") for name in ("vitpose_presence", "hrnet")}
+    wanted = systems | {"evaluate_ablation@sigma_6-0"}
     assert project.repro() == PAGES | wanted
     project.edit(lambda tree: tree["evaluate"].update(threshold="max_f1"))
     assert project.repro() <= PAGES
@@ -177,6 +181,13 @@ def test_another_profile_runs_beside_the_first(project: Project) -> None:
 def test_a_profile_at_rest_reruns_nothing(project: Project) -> None:
     project.edit(lambda tree: tree["profiles"]["full"].update(base={"sigma": 9.0}))
     assert project.repro() == set()
+
+
+def test_a_harder_stress_test_reruns_nothing_else(project: Project) -> None:
+    project.edit(lambda tree: tree["profiles"]["demo"]["stress"].update(kept=[1.0, 0.2]))
+    assert project.repro() == {"stress@vitpose_presence-0", "stress@hrnet-0", "stress_report"}
+    project.edit(lambda tree: tree["profiles"]["demo"]["stress"].update(kept=[1.0, 0.7, 0.5, 0.3]))
+    assert project.repro() <= PAGES
 
 
 def test_no_ablations_at_all(project: Project) -> None:
@@ -214,10 +225,17 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
 
     project.edit(shrink)
     output = project.dvc("repro")
-    assert output.count("Running stage") == 12
+    assert output.count("Running stage") == 17
     row = json.loads((project.root / "runs/demo/rows/vitpose_presence-0.json").read_text())
     assert row["data"]["num_persons"] == 16
     assert set(row["thresholds"]) == {"presence_head", "heatmap_peak", "always_present"}
-    for page in ("README.md", "demo/systems/README.md", "demo/errors/README.md", "demo/ablations/README.md"):
+    for page in (
+        "README.md",
+        "demo/systems/README.md",
+        "demo/errors/README.md",
+        "demo/presence/README.md",
+        "demo/truncation/README.md",
+        "demo/ablations/README.md",
+    ):
         assert (project.root / "reports" / page).read_text().startswith("# ")
     assert "Data and pipelines are up to date" in project.dvc("repro")

@@ -133,6 +133,13 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (put("evaluate.oks_nms", "none"), "evaluate.oks_nms: found 'none', wanted a valid number"),
     (put("evaluate.interval", "BCa"), "evaluate.interval: found 'BCa', wanted 'percentile' or 'bca'"),
     (put("evaluate.num_resamples", 19), "evaluate.num_resamples: found 19, wanted greater than or equal to 20"),
+    (put("stress.num_persons", 0), "stress.num_persons: found 0, wanted greater than or equal to 1"),
+    (put("stress.kept", []), r"stress.kept: found \[\], wanted at least 1 item"),
+    (put("profiles.demo.stress.kept", [1.0, 0]), "profiles.demo.stress.kept.1: found 0, wanted greater than 0"),
+    (put("profiles.demo.stress.kept", [0.5, 0.5]), r"stress.kept: found \[0.5, 0.5\], wanted each once"),
+    (put("stress.sides", ["up"]), "stress.sides.0: found 'up', wanted 'left', 'right', 'top' or 'bottom'"),
+    (put("stress.paddings", "black"), "stress.paddings: found 'black', wanted"),
+    (put("stress.padding", "zeros"), "stress.padding: unknown key 'padding', wanted one of .*; nearest: paddings"),
     (put("data.min_detection_score", 1.5), "data.min_detection_score: found 1.5, wanted less than or equal to 1"),
     (put("data.detections", ""), "data.detections: found '', wanted"),
     (
@@ -378,6 +385,22 @@ def test_a_source_reads_its_own_part_alone(params: Tree, load: Callable[[Tree], 
         "detections": None,
         "min_detection_score": None,
     }
+
+
+def test_systems_are_stressed_and_ablations_are_not(
+    params: Tree, load: Callable[[Tree], Grid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params["profiles"]["demo"]["stress"] = {"num_persons": 3, "kept": [1, 0.5]}
+    params["experiments"] = {"hrnet": {"model": "hrnet", "architectures": {"hrnet": {"init": "random"}}}}
+    params["ablations"] = {"wide": {"of": "hrnet", "sigma": 7.0}}
+    grid = load(params)
+    assert (grid.stress.num_persons, grid.stress.kept, grid.stress.seed) == (3, (1.0, 0.5), params["stress"]["seed"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resolve, "STAGE_MODULES", {})
+    resolve.write_plan(grid)
+    assert (Path("runs/demo/plan/hrnet/stress.json")).is_file()
+    assert not (Path("runs/demo/plan/wide/stress.json")).exists()
+    assert (Path("runs/demo/plan/wide/evaluate.json")).is_file()
 
 
 def test_no_ablations_is_fine(params: Tree, load: Callable[[Tree], Grid]) -> None:

@@ -78,31 +78,52 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Copied:
     return Copied(root, digests(root))
 
 
-PAGES = {"report", "errors", "ablations"}
+PAGES = {"report", "errors", "presence_report", "stress_report", "ablations"}
 EVERY_PAGE = PAGES | {"architectures"}
 
 
 @pytest.mark.parametrize(
     ("file", "stale"),
     [
-        ("bench/metrics/presence.py", {"evaluate"} | EVERY_PAGE),  # rows are named by its metrics
-        ("bench/metrics/bootstrap.py", {"evaluate"} | EVERY_PAGE),
-        ("bench/metrics/oks.py", {"train", "evaluate"} | EVERY_PAGE),  # the best epoch is that of the highest AP
+        ("bench/metrics/presence.py", {"evaluate", "presence"} | EVERY_PAGE),  # rows are named by its metrics
+        ("bench/metrics/bootstrap.py", {"evaluate", "presence"} | EVERY_PAGE),
+        (
+            "bench/metrics/oks.py",
+            {"train", "evaluate", "presence"} | EVERY_PAGE,
+        ),  # the best epoch is that of the highest AP
         ("bench/metrics/strata.py", {"errors"}),
+        ("bench/metrics/presence_study.py", {"presence", "presence_report"}),
+        ("bench/reporting/presence_page.py", {"presence_report"}),
         ("bench/inference/scoring.py", {"train", "evaluate"} | EVERY_PAGE),
         ("bench/inference/nms.py", {"evaluate", "errors"}),
         ("bench/data/detections.py", {"prepare", "predict"}),
-        ("bench/data/predictions.py", {"predict", "evaluate", "report", "errors"}),
+        (
+            "bench/data/predictions.py",
+            {
+                "predict",
+                "evaluate",
+                "report",
+                "errors",
+                "presence",
+                "presence_report",
+                "floors",
+                "stress",
+                "stress_report",
+            },
+        ),
         ("bench/data/synthetic/look.py", {"prepare"}),
         ("bench/training/losses.py", {"train"}),
-        ("bench/inference/flip.py", {"train", "predict"}),
-        ("models/hrnet.py", {"train", "predict", "architectures"}),
+        ("bench/inference/flip.py", {"train", "predict", "stress"}),
+        ("bench/data/truncated.py", {"stress"}),
+        ("bench/data/truncation.py", {"stress", "stress_report"}),
+        ("bench/metrics/hallucination.py", {"stress_report"}),
+        ("models/hrnet.py", {"train", "predict", "stress", "architectures"}),
         ("bench/stages/evaluate.py", {"evaluate"}),
         ("bench/stages/provenance.py", {"evaluate"}),
-        ("bench/reporting/results.py", {"evaluate"} | EVERY_PAGE),
+        ("bench/reporting/results.py", {"evaluate", "presence"} | EVERY_PAGE),
         ("bench/reporting/tables.py", EVERY_PAGE),
         ("bench/published.py", EVERY_PAGE),
-        ("bench/reporting/rows.py", {"evaluate"} | EVERY_PAGE),
+        ("bench/reporting/rows.py", {"evaluate", "presence"} | EVERY_PAGE),
         ("bench/errors.py", set(STAGE_MODULES)),
         ("bench/resolve.py", set()),
     ],

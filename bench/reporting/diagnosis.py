@@ -8,17 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from bench.data.keypoints import KEYPOINT_NAMES
-from bench.metrics.bootstrap import percentile_interval, pool_seeds
 from bench.metrics.errors import COSTS, KINDS
 from bench.metrics.strata import FACTORS
 from bench.reporting.figures import PALETTE, Series, draw_grid_of_panels, house_style, system_styles
-from bench.reporting.results import POOLING_SEED, Summary, summarise
+from bench.reporting.results import Summary, Values, pool_numbers
 from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, percent
-
-Values = Mapping[str, NDArray[np.float64]]  # name of a number -> (S,)
 
 COST_LABELS = {
     "jitter": "jitter",
@@ -66,14 +62,7 @@ def stratum(factor: str, level: str, stat: str) -> str:
 
 def pool(name: str, by_seed: Sequence[Values], num_people: Mapping[str, int]) -> Diagnosis:
     """One system from the numbers of each of its training seeds, with percentile intervals."""
-    keys = list(by_seed[0])
-    values = np.stack([np.stack([seed[key] for key in keys], axis=1) for seed in by_seed])  # (E, S, M)
-    pooled = pool_seeds(values, np.random.default_rng(POOLING_SEED))
-    numbers = {
-        key: summarise(percentile_interval(float(column[0]), column[1:]), len(by_seed))
-        for key, column in zip(keys, pooled.T, strict=True)
-    }
-    return Diagnosis(name, numbers, num_people, len(by_seed))
+    return Diagnosis(name, pool_numbers(by_seed), num_people, len(by_seed))
 
 
 def kinds_table(systems: Sequence[Diagnosis], people: str) -> Table:

@@ -70,8 +70,15 @@ def write_pictures(
         names.append(f"pictures_{start // PERSONS_PER_PICTURE + 1}.png")
         columns = {name: [said[i] for i in chosen] for name, said in statements.items()}
         figure = draw_grid([subjects[i] for i in chosen], columns, drawn=drawn)
-        _save_small(figure, folder / names[-1])
+        save_small(figure, folder / names[-1])
     return names
+
+
+def subjects_of(manifest: CocoDict, annotation_ids: Sequence[int], policy: str) -> dict[int, Subject]:
+    """Persons by their annotation; `policy` says what counts as present."""
+    truths = {annotation["id"]: annotation.get("true_keypoints") for annotation in manifest["annotations"]}
+    people = {person.annotation_id: person for person in persons_of(manifest)}
+    return {i: _subject(people[i], truths[i], policy) for i in annotation_ids}
 
 
 def choose_subjects(manifest: CocoDict, num_persons: int, seed: int, policy: str) -> list[Subject]:
@@ -85,7 +92,8 @@ def choose_subjects(manifest: CocoDict, num_persons: int, seed: int, policy: str
 
 def _subject(person: Person, truth: list[float] | None, policy: str) -> Subject:
     """Positions of drawn people are the true ones, else those that the annotator gave."""
-    present = POLICIES[policy](person.labels).present
+    in_window = person.labels.visibility > 0  # whatever a system's window is, it shows nearly all that is labelled
+    present = POLICIES[policy].label(person.labels, in_window).present
     if truth is None:
         # COCO writes (0, 0) for what is not labelled, which is a place in the picture.
         keypoints = np.where(person.labels.visibility[:, None] > 0, person.keypoints, np.nan)
@@ -135,10 +143,10 @@ def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], 
             wspace=0.03, hspace=strip / cell_h,
         )  # fmt: skip
         for i, (subject, matrix) in enumerate(zip(subjects, matrices, strict=True)):
-            crop = _crop(read_image(subject.image_file), matrix)
+            cropped = crop(read_image(subject.image_file), matrix)
             for j, name in enumerate(names):
                 ax = figure.add_subplot(grid[i, j])
-                _show(ax, crop)
+                show(ax, cropped)
                 if j == 0:
                     _draw_truth(ax, subject, matrix)
                 else:
@@ -153,21 +161,22 @@ def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], 
         return figure
 
 
-def _crop(image: NDArray[np.uint8], matrix: Floats) -> NDArray[np.uint8]:
+def crop(image: NDArray[np.uint8], matrix: Floats) -> NDArray[np.uint8]:
     """The person with its surroundings, `CELL_SIZE` large; what lies outside of the image is grey."""
-    crop = cv2.warpAffine(image, matrix, CELL_SIZE, flags=cv2.INTER_LINEAR, borderValue=OUTSIDE)
-    return np.asarray(crop, dtype=np.uint8)
+    warped = cv2.warpAffine(image, matrix, CELL_SIZE, flags=cv2.INTER_LINEAR, borderValue=OUTSIDE)
+    return np.asarray(warped, dtype=np.uint8)
 
 
-def _show(ax: Axes, crop: NDArray[np.uint8]) -> None:
-    ax.imshow(crop, interpolation="bilinear")
+def show(ax: Axes, cropped: NDArray[np.uint8]) -> None:
+    """A crop without axes."""
+    ax.imshow(cropped, interpolation="bilinear")
     ax.set(xlim=(-0.5, CELL_SIZE[0] - 0.5), ylim=(CELL_SIZE[1] - 0.5, -0.5), xticks=[], yticks=[])
     ax.grid(visible=False)
 
 
 def _draw_truth(ax: Axes, subject: Subject, matrix: Floats) -> None:
-    _draw_pose(ax, warp_points(subject.keypoints, matrix), subject.present, subject.hidden)
-    _caption(ax, _truth_caption(subject, matrix))
+    draw_pose(ax, warp_points(subject.keypoints, matrix), subject.present, subject.hidden)
+    caption(ax, _truth_caption(subject, matrix))
 
 
 def _truth_caption(subject: Subject, matrix: Floats) -> str:
@@ -178,16 +187,17 @@ def _truth_caption(subject: Subject, matrix: Floats) -> str:
 
 
 def _draw_statement(ax: Axes, subject: Subject, said: Statement, matrix: Floats) -> None:
-    _draw_pose(ax, warp_points(said.keypoints, matrix), said.present, np.zeros(NUM_KEYPOINTS, dtype=bool))
+    draw_pose(ax, warp_points(said.keypoints, matrix), said.present, np.zeros(NUM_KEYPOINTS, dtype=bool))
     right = int((said.present == subject.present).sum())
-    _caption(ax, f"presence right: {right} of {NUM_KEYPOINTS}")
+    caption(ax, f"presence right: {right} of {NUM_KEYPOINTS}")
 
 
-def _caption(ax: Axes, text: str) -> None:
+def caption(ax: Axes, text: str) -> None:
+    """Small print below."""
     ax.text(0.5, -0.02, text, transform=ax.transAxes, ha="center", va="top", fontsize=6.5, linespacing=1.1)
 
 
-def _draw_pose(ax: Axes, points: Floats, present: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> None:
+def draw_pose(ax: Axes, points: Floats, present: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> None:
     """Limbs between present keypoints, dots for present ones (hollow for hidden), hollow crosses for absent ones."""
     for start, end in SKELETON:
         if present[start] and present[end]:
@@ -262,7 +272,7 @@ def _legend_handles(*, drawn: bool) -> Iterator[Line2D]:
     yield Line2D([], [], **CROSS, label=f"absent ({where})")
 
 
-def _save_small(figure: Figure, file: Path) -> None:
+def save_small(figure: Figure, file: Path) -> None:
     """As fine as `MAX_BYTES` allows."""
     for dpi in (150, 120, 100, 80, 60):
         save(figure, file, dpi)

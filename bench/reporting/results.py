@@ -5,7 +5,7 @@ Letters: E training seeds, S data sets (the whole val split, then B resamples of
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data.parquet import write_parquet
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation, mix
 from bench.metrics.bootstrap import (
@@ -28,6 +29,7 @@ from bench.metrics.oks import Matches
 from bench.reporting.rows import Row, by_experiment, load_rows, oks, run_file
 
 Floats = NDArray[np.float64]
+Values = Mapping[str, Floats]  # name of a number -> (S,)
 LEVEL = 0.05  # of tests; 1 - CONFIDENCE but for its rounding
 POOLING_SEED = 0  # of the draws of training seeds; every result draws alike, so that differences stay paired
 
@@ -85,6 +87,17 @@ def summarise(interval: Interval, num_seeds: int, sd: float | None = None) -> Su
     return Summary(value, low, high, sd, num_seeds)
 
 
+def pool_numbers(by_seed: Sequence[Values]) -> dict[str, Summary]:
+    """The numbers of all training seeds together, with percentile intervals."""
+    keys = list(by_seed[0])
+    values = np.stack([np.stack([seed[key] for key in keys], axis=1) for seed in by_seed])  # (E, S, M)
+    pooled = pool_seeds(values, np.random.default_rng(POOLING_SEED))
+    return {
+        key: summarise(percentile_interval(float(column[0]), column[1:]), len(by_seed))
+        for key, column in zip(keys, pooled.T, strict=True)
+    }
+
+
 def load_results(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], stage: str = "evaluate") -> list[Result]:
     """The results of the declared grid, in its order.
 
@@ -139,10 +152,7 @@ def _read_replicates(file: Path, row: Row, keys: Sequence[str], stage: str) -> F
 
 def write_replicates(file: Path, keys: Sequence[str], values: Floats) -> None:
     """A column per number (S, M); whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    pd.DataFrame(values, columns=list(keys)).to_parquet(partial, index=False)
-    partial.replace(file)
+    write_parquet(file, pd.DataFrame(values, columns=list(keys)))
 
 
 def write_matches(file: Path, matches: Matches) -> None:

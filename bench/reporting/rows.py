@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS
-from bench.metrics.presence import METRICS
+from bench.metrics.presence import POOLED
 
 PROTOCOLS = {
     1: "OKS by pycocotools; 200 resamples",
@@ -27,6 +27,9 @@ PROTOCOL_VERSION: Final = 2
 ALWAYS_PRESENT: Final = "always_present"
 HEATMAP_PEAK: Final = "heatmap_peak"
 PRESENCE_HEAD: Final = "presence_head"
+METRICS = ("precision", "recall", "F1", "AUROC")
+"""Of presence, in rows; stage presence takes many more."""
+
 Source = Literal["presence_head", "heatmap_peak", "always_present"]
 SOURCES: dict[Source, str] = {
     PRESENCE_HEAD: "presence head",
@@ -51,14 +54,14 @@ def score_rule(rule: str, stat: str) -> str:
     return f"score_rule/{rule}/{stat}"
 
 
-def presence(source: Source, metric: str, keypoint: str = "all") -> str:
+def presence(source: Source, metric: str, keypoint: str = POOLED) -> str:
     """Key of a presence number, of all keypoints pooled or of one by its name."""
     return f"presence/{source}/{keypoint}/{metric}"
 
 
 def presence_keys(source: Source) -> list[str]:
     """All keys of a source."""
-    return [presence(source, metric, keypoint) for keypoint in ("all", *KEYPOINT_NAMES) for metric in METRICS]
+    return [presence(source, metric, keypoint) for keypoint in (POOLED, *KEYPOINT_NAMES) for metric in METRICS]
 
 
 def _undefined(value: Any) -> Any:
@@ -159,6 +162,7 @@ class Row(Record):
 
 SUFFIXES = {
     "rows": ".json", "curves": ".csv", "predictions": ".parquet", "replicates": ".parquet", "matches": ".npz",
+    "presence": ".parquet", "presence_replicates": ".parquet", "presence_curves": ".parquet",
 }  # fmt: skip
 
 

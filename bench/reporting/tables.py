@@ -10,13 +10,13 @@ import pandas as pd
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.inference.scoring import SCORE_RULES
 from bench.metrics.average_precision import STATS
-from bench.metrics.presence import METRICS
 from bench.published import PUBLISHED
 from bench.reporting.markdown import UNDEFINED, escape
 from bench.reporting.results import Comparison, Result, Summary
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
     HEATMAP_PEAK,
+    METRICS,
     PRESENCE_HEAD,
     SOURCES,
     Row,

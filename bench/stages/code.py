@@ -8,13 +8,11 @@ from bench.data.hashing import sha256_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "bench", "ablations")
-STAGE_MODULES = {
-    **{
-        stage: f"bench.stages.{stage}"
-        for stage in ("prepare", "train", "predict", "evaluate", "report", "errors", "architectures")
-    },
-    "ablations": "ablations.report",
-}
+STAGES = (
+    "prepare", "train", "predict", "evaluate", "floors", "presence", "stress", "report", "errors", "presence_report",
+    "stress_report", "architectures",
+)  # fmt: skip
+STAGE_MODULES = {**{stage: f"bench.stages.{stage}" for stage in STAGES}, "ablations": "ablations.report"}
 
 
 def sha256_of_stage(stage: str, root: Path = ROOT) -> str:

@@ -13,14 +13,14 @@ from bench.data.coco import CocoDict, read_coco
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.people import Truth
 from bench.data.predictions import DETECTED, VAL, read_split
+from bench.data.presence import BORDER
 from bench.inference.poses import scored_detections
 from bench.metrics.bootstrap import draw_resampling
 from bench.metrics.errors import FOUND, KINDS, NEAR, PRECISE, classify_keypoints, error_costs, shares
-from bench.metrics.strata import BORDER, OVERLAP, strata
+from bench.metrics.strata import OVERLAP, strata
 from bench.reporting import markdown, tables
 from bench.reporting.diagnosis import (
     Diagnosis,
-    Values,
     cost,
     costs_table,
     draw_costs,
@@ -34,6 +34,7 @@ from bench.reporting.diagnosis import (
     stratum,
 )
 from bench.reporting.figures import save
+from bench.reporting.results import Values
 from bench.reporting.rows import Row, load_rows
 from bench.stages.command import run_command
 from bench.stages.files import RunFiles, has_detections, manifest_file, plan_dir, read_model, write_text

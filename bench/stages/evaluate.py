@@ -13,11 +13,12 @@ from bench.inference.scoring import SCORE_RULES
 from bench.metrics.average_precision import STATS, Evaluation, OKSEvaluation
 from bench.metrics.bootstrap import Resampling, draw_resampling
 from bench.metrics.oks import Matches, everyone, match
-from bench.metrics.presence import METRICS, choose_threshold, presence_metrics
+from bench.metrics.presence import POOLED, VIEWS, Labelled, choose_threshold, metrics_at, ranking
 from bench.reporting.results import write_matches, write_replicates
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
     HEATMAP_PEAK,
+    METRICS,
     PRESENCE_HEAD,
     Estimate,
     Row,
@@ -124,18 +125,19 @@ def threshold_of(score: Floats, calibration: Split, params: EvaluateParams) -> f
     """Chosen on calibration, never on val."""
     if params.threshold != "max_f1":
         return params.threshold
-    return choose_threshold(score, calibration.present, calibration.present_weight)
+    image = np.unique(calibration.image_ids, return_inverse=True)[1]
+    return choose_threshold(score, Labelled(calibration.present, calibration.present_weight, image))
 
 
 def presence_values(
     source: Source, score: Floats, val: Split, truth: Truth, threshold: float, resampling: Resampling
 ) -> Values:
     """All metrics of a source, pooled and per keypoint."""
-    image = image_positions(truth.image_ids, val.image_ids)
-    pools = presence_metrics(score, val.present, val.present_weight, threshold, image, resampling.counts)
+    labels = Labelled(val.present, val.present_weight, image_positions(truth.image_ids, val.image_ids))
+    views = metrics_at(score, labels, threshold, resampling.counts) | ranking(score, labels, resampling.counts)
     return {
-        presence(source, metric, keypoint): pool[metric]
-        for keypoint, pool in zip(("all", *KEYPOINT_NAMES), pools, strict=True)
+        presence(source, metric, keypoint): views[metric][:, VIEWS.index(keypoint)]
+        for keypoint in (POOLED, *KEYPOINT_NAMES)
         for metric in METRICS
     }
 

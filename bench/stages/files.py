@@ -14,7 +14,7 @@ MANIFESTS = ("train", "calibration", "val")
 
 
 def plan_dir(profile: str) -> Path:
-    """Resolved parameters: `prepare.json`, `report.json`, and a run's `<run>/{weights,train,predict,evaluate}.json`."""
+    """Resolved parameters: `prepare.json`, those of pages, and a run's `<run>/{weights,train,predict,...}.json`."""
     return Path("runs", profile, "plan")
 
 
@@ -33,6 +33,11 @@ NO_DETECTIONS: list[Any] = []
 def has_detections(profile: str) -> bool:
     """Whether the profile names detected boxes; else the file says that there are none."""
     return detections_file(profile).read_text(encoding="utf-8") != json_text(NO_DETECTIONS)
+
+
+def floors_file(profile: str) -> Path:
+    """What can be said of presence without a look at the picture."""
+    return Path("runs", profile, "floors.parquet")
 
 
 def drawn_dir(profile: str) -> Path:
@@ -75,8 +80,16 @@ class RunFiles(NamedTuple):
         return Path("runs", self.profile, "predictions", f"{self.name}.parquet")
 
     @property
+    def stress(self) -> Path:
+        return Path("runs", self.profile, "stress", f"{self.name}.parquet")
+
+    @property
     def row(self) -> Path:
         return Path("runs", self.profile, "rows", f"{self.name}.json")
+
+    def of_presence(self, kind: str) -> Path:
+        """The study of presence: `presence` its numbers, `presence_replicates`, `presence_curves`."""
+        return Path("runs", self.profile, kind, f"{self.name}.parquet")
 
     @property
     def replicates(self) -> Path:

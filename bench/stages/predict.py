@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from bench.config import TestParams, TrainConfig
 from bench.data.coco import Person, persons_in, persons_of
-from bench.data.dataset import Crop, ordered_loader
+from bench.data.dataset import ordered_loader
 from bench.data.detections import read_detections
-from bench.data.geometry import bbox_to_view
 from bench.data.keypoints import NUM_KEYPOINTS
-from bench.data.predictions import CALIBRATION, DETECTED, UNLABELLED, VAL, write_predictions
-from bench.data.presence import POLICIES, Labels
+from bench.data.predictions import CALIBRATION, DETECTED, STATISTICS, UNLABELLED, VAL, write_predictions
+from bench.data.windows import Windows, label_persons, windows_of
 from bench.inference.predict import Predictions, on_device, predict
 from bench.stages.command import run_command
 from bench.stages.files import RunFiles, detections_file, has_detections, plan_dir, read_model
@@ -39,7 +38,7 @@ def main(profile: str, run: str, seed: int) -> None:
         samples = build_samples(config, codec, persons, EVERY_POLICY, None, seed)
         loader = on_device(fabric, ordered_loader(samples, test.batch_size, config.num_workers))
         predictions = predict(wrapped, loader, codec, decoding=test.decoding, flip_test=test.flip_test)
-        frames.append(predictions_frame(split, persons, view_areas(persons, samples.crop), predictions))
+        frames.append(predictions_frame(split, persons, windows_of(persons, samples.crop), predictions))
     write_predictions(files.predictions, frames)
 
 
@@ -53,14 +52,8 @@ def splits_of(profile: str) -> Iterator[tuple[str, list[Person]]]:
         yield DETECTED, persons_in(boxes.bbox, boxes.score, boxes.image_id, manifest)
 
 
-def view_areas(persons: Sequence[Person], crop: Crop) -> NDArray[np.float64]:
-    """(N,) of what the model is shown of each, square image pixels: what OKS-NMS takes for the person's size."""
-    views = (bbox_to_view(person.bbox, crop.input_size, crop.bbox_padding, crop.fit) for person in persons)
-    return np.array([view.scale.prod() for view in views])
-
-
 def predictions_frame(
-    split: str, persons: Sequence[Person], view_area: NDArray[np.float64], predictions: Predictions
+    split: str, persons: Sequence[Person], windows: Windows, predictions: Predictions
 ) -> pd.DataFrame:
     """One row per person and keypoint: what was predicted, and the labels under every policy that the data carry."""
     num_persons = len(persons)
@@ -70,8 +63,6 @@ def predictions_frame(
 
     labelled = split != DETECTED
     visibility = np.stack([person.labels.visibility for person in persons])
-    truths = [person.labels.true_visibility for person in persons if person.labels.true_visibility is not None]
-    labels = Labels(visibility, np.stack(truths) if len(truths) == num_persons else None)
     logits = predictions.presence_logits
     columns = {
         "split": np.full(num_persons * NUM_KEYPOINTS, split),
@@ -84,12 +75,10 @@ def predictions_frame(
         "presence_logit": np.full(visibility.size, np.nan, np.float32) if logits is None else logits.ravel(),
         "visibility": visibility.ravel() if labelled else np.full(visibility.size, UNLABELLED),
         "bbox_score": per_person([person.bbox_score for person in persons]),
-        "view_area": per_person(view_area),
+        "view_area": per_person(windows.area),
+        **{name: predictions.statistics[name].ravel() for name in STATISTICS},
     }
-    for name, policy in POLICIES.items():
-        if name == "true" and labels.true_visibility is None:
-            continue
-        label = policy(labels)
+    for name, label in label_persons(persons, windows).items():
         columns[f"present_{name}"] = label.present.ravel()
         columns[f"present_weight_{name}"] = label.present_weight.ravel() * np.float32(labelled)
     return pd.DataFrame(columns)

@@ -187,7 +187,9 @@ PAGE = """\
 {{ tables.systems }}
 
 As CSV: [systems.csv](systems.csv); the table at the top: [overview.csv](overview.csv). What is wrong with the poses:
-[errors](../errors/README.md). What the published architectures cost: [architectures](../../architectures/README.md).
+[errors](../errors/README.md). What systems say of people of whom a part is cut away:
+[truncation](../truncation/README.md). What the published architectures cost:
+[architectures](../../architectures/README.md).
 
 {% if tables.differences is defined %}
 ### Is the difference real?
@@ -297,6 +299,7 @@ What the published architectures cost, counted and as published: [architectures]
 
 [Systems: tables, figures, pictures]({{ profile }}/systems/README.md) ·
 [Errors: what is wrong with the poses]({{ profile }}/errors/README.md) ·
+[Truncation: people cut away, left out or covered]({{ profile }}/truncation/README.md) ·
 [Ablations: one factor at a time]({{ profile }}/ablations/README.md)
 
 {% endfor %}

@@ -34,6 +34,8 @@ def write_plan(grid: Grid) -> None:
         write_json(folder / run / "train.json", train.model_dump(mode="json"))
         write_json(folder / run / "predict.json", grid.test.model_dump(mode="json"))
         write_json(folder / run / "evaluate.json", grid.evaluate.model_dump(mode="json"))
+    for run in grid.experiments:
+        write_json(folder / run / "stress.json", grid.stress.model_dump(mode="json"))
     for stage in STAGE_MODULES:
         write_json(folder / f"code.{stage}.json", {"sha256": sha256_of_stage(stage)})
     resampling = {"num": grid.evaluate.num_resamples, "seed": grid.evaluate.seed}
@@ -48,7 +50,14 @@ def write_plan(grid: Grid) -> None:
     }
     write_json(folder / "report.json", report)
     errors = {key: report[key] for key in ("profile", "seeds", "systems")}
-    write_json(folder / "errors.json", errors | {"evaluate": grid.evaluate.model_dump(mode="json")})
+    first = next(iter(grid.experiments.values()))
+    floors = {"input_size": list(first.input_size), "bbox_padding": first.bbox_padding, "fit": first.fit}
+    write_json(folder / "floors.json", floors | {"seed": grid.evaluate.seed})
+    errors |= {"evaluate": grid.evaluate.model_dump(mode="json")}
+    write_json(folder / "errors.json", errors)
+    write_json(folder / "stress_report.json", errors | {"stress": grid.stress.model_dump(mode="json")})
+    presence = {key: report[key] for key in ("profile", "seeds", "systems", "resampling")}
+    write_json(folder / "presence_report.json", presence | {"policy": grid.evaluate.presence_policy})
     ablations = {
         "profile": grid.profile,
         "seeds": grid.seeds,

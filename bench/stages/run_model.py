@@ -7,7 +7,8 @@ from lightning_fabric import Fabric
 from bench.config import AugmentParams, TrainConfig
 from bench.data.coco import CocoDict, Person, read_coco
 from bench.data.codec import Codec
-from bench.data.dataset import Crop, PoseDataset
+from bench.data.dataset import PoseDataset
+from bench.data.geometry import Crop
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.errors import UserError
 from bench.stages.files import manifest_file

@@ -19,18 +19,21 @@ from numpy.typing import NDArray
 
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
 from bench.data.people import Truth, image_positions
-from bench.data.predictions import VAL, Split, read_split, write_predictions
+from bench.data.predictions import STATISTICS, VAL, Split, read_split, write_predictions
 from bench.data.presence import POLICIES, Labels
 from bench.inference.poses import scored_detections
 from bench.inference.scoring import SCORE_RULES
 from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling, percentile_interval
 from bench.metrics.oks import Matches, match
-from bench.metrics.presence import METRICS, presence_metrics
+from bench.metrics.presence import MACRO, POOLED, VIEWS, Labelled, metrics_at, ranking
+from bench.metrics.presence_study import Source as ScoreSource
+from bench.metrics.presence_study import Splits, study, study_calibration
 from bench.reporting.results import Result, write_matches, write_replicates
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
     HEATMAP_PEAK,
+    METRICS,
     PRESENCE_HEAD,
     PROTOCOL_VERSION,
     DataCard,
@@ -191,6 +194,7 @@ def make_project(
     num_persons: int = 12,
     pictured: int = 3,
     published: Mapping[str, str] | None = None,
+    with_presence: bool = False,
 ) -> None:
     """Manifests, images, plans and every run of the grid, below `root`."""
     manifest = make_people(root, num_persons, np.random.default_rng(0))
@@ -204,10 +208,13 @@ def make_project(
         "pictures": {"num_persons": pictured, "seed": 0},
     }  # fmt: skip
     write_json(root / "runs/demo/plan/report.json", report)
+    write_json(root / "runs/demo/plan/presence_report.json", {**shared, "systems": list(systems), "policy": "labelled"})
     write_json(root / "runs/demo/plan/ablations.json", {**shared, "ablations": entries})
     for name in (*systems, *(entry["name"] for entry in entries)):
         for seed in seeds:
             make_run(root / "runs/demo", manifest, name, seed, head=name not in SYSTEMS or name == PARENT)
+            if name in systems and with_presence:
+                make_presence(root / "runs/demo", manifest, name, seed)
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -245,6 +252,76 @@ def make_run(
     return row
 
 
+def make_presence(runs_dir: Path, manifest: dict[str, Any], name: str, seed: int = 0) -> None:
+    """What stage presence leaves of a run of `make_run`, calibrated on the very people it is tested on. All sources but
+    head and peak are free invention, and so are the curves."""
+    truth = Truth.of(manifest)
+    counts = draw_resampling(truth.num_images, NUM_RESAMPLES, "percentile", np.random.default_rng(0)).counts
+    records, curves, columns = [], [], {}
+    for policy in POLICIES:
+        split = read_split(run_file(runs_dir, "predictions", name, seed), VAL, policy)
+        labels = Labelled(split.present, split.present_weight, image_positions(truth.image_ids, split.image_ids))
+        counted = labels.present[labels.weight > 0]
+        if counted.all() or not counted.any():
+            continue
+        sources = presence_sources(split, np.random.default_rng([seed, *name.encode()]))
+        probabilities = {key: sources[key] for key in ("presence_head", "heatmap_peak", "logistic") if key in sources}
+        splits = Splits(labels, labels)
+        numbers = study(sources, splits, counts) | study_calibration(probabilities, splits, counts)
+        for (source, rule, metric), values in numbers.items():
+            for v, view in enumerate(VIEWS):
+                interval = percentile_interval(float(values[0, v]), values[1:, v])
+                records.append((policy, source, rule, view, metric, *interval))
+                if view in (POOLED, MACRO):
+                    columns[f"{policy}/{source}/{rule}/{view}/{metric}"] = values[:, v]
+        for source in sources:
+            kinds = ["roc", "pr_present", "pr_absent"] + ["localisation"] * (source == "heatmap_peak")
+            kinds += [f"reliability/{c}" for c in ("none", "platt", "isotonic")] * (source in probabilities)
+            bend = 0.5 + len(name) / 10 + len(curves) % 3 / 10
+            curves += [(policy, source, *point) for kind in kinds for point in presence_curve(kind, bend)]
+    keys = ["policy", "source", "rule", "view", "metric", "value", "low", "high"]
+    curve_keys = ["policy", "source", "curve", "x", "y", "low", "high", "number"]
+    for kind, frame in (
+        ("presence", pd.DataFrame(records, columns=keys)),
+        ("presence_curves", pd.DataFrame(curves, columns=curve_keys)),
+        ("presence_replicates", pd.DataFrame(columns)),
+    ):
+        file = run_file(runs_dir, kind, name, seed)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(file, index=False)
+
+
+def presence_sources(split: Split, rng: np.random.Generator) -> dict[str, ScoreSource]:
+    """Scores of every source: the later, the noisier."""
+    shape = split.score.shape
+    floors = np.random.default_rng(0)  # the same for all runs
+    sources: dict[str, ScoreSource] = {}
+    if split.presence is not None:
+        logits = np.log(split.presence / (1 - split.presence))
+        sources["presence_head"] = ScoreSource(split.presence, split.presence, True, (logits, logits))
+    for i, name in enumerate(("heatmap_peak", "blurred_peak", "mass", "entropy", "peak_gap")):
+        score = split.score + rng.normal(scale=0.1 * i, size=shape)
+        sources[name] = ScoreSource(score, score)
+    logistic = 1 / (1 + np.exp(-6 * (split.score - 0.3)))
+    sources["logistic"] = ScoreSource(logistic, logistic, True)
+    prevalence = np.broadcast_to(split.present.mean(axis=0), shape)
+    geometry = np.clip(prevalence + floors.normal(scale=0.1, size=shape), 0, 1)
+    sources["prevalence"] = ScoreSource(prevalence, prevalence, True)
+    sources["box_geometry"] = ScoreSource(geometry, geometry, True)
+    sources["always_present"] = ScoreSource(np.ones(shape), np.ones(shape), True)
+    return sources
+
+
+def presence_curve(kind: str, bend: float) -> list[tuple[str, float, float, float, float, int]]:
+    """A few points that look like the curve."""
+    x = np.linspace(0, 1, 11)
+    y = {"roc": x ** (0.3 * bend), "pr_present": 1 - 0.3 * x**3 * bend, "pr_absent": 1 - 0.6 * x**bend}.get(
+        kind, x**bend
+    )
+    low, high = np.clip([y - 0.05, y + 0.05], 0, 1)
+    return [(kind, *map(float, point), 10 + i) for i, point in enumerate(zip(x, y, low, high, strict=True))]
+
+
 def predict(manifest: dict[str, Any], error: float, rng: np.random.Generator, *, head: bool) -> pd.DataFrame:
     """The val split of a predictions file; keypoints are off by about `error` pixels."""
     shape = len(manifest["annotations"]), NUM_KEYPOINTS
@@ -269,9 +346,11 @@ def predict(manifest: dict[str, Any], error: float, rng: np.random.Generator, *,
         "visibility": labelled[..., 2].astype(np.int64).ravel(),
         "bbox_score": 1.0,
         "view_area": per_person([annotation["area"] * 2 for annotation in manifest["annotations"]]),
+        **dict.fromkeys(STATISTICS, 0.1),
     }
     for name, policy in POLICIES.items():
-        label = policy(Labels(labelled[..., 2].astype(np.int64), truth[..., 2].astype(np.int64)))
+        known = Labels(labelled[..., 2].astype(np.int64), truth[..., 2].astype(np.int64))
+        label = policy.label(known, np.ones(shape, dtype=bool))
         columns |= {
             f"present_{name}": label.present.ravel(),
             f"present_weight_{name}": label.present_weight.ravel(),
@@ -290,13 +369,16 @@ def measure(split: Split, truth: Truth) -> tuple[Values, Matches]:
     stats = {rule: oks_stats(matches, counts) for rule, matches in by_rule.items()}
     values = {oks(stat): column for stat, column in stats[SCORE_RULE].items()}
     values |= {score_rule(rule, stat): stats[rule][stat] for rule in stats for stat in ("AP", "AR")}
-    image = image_positions(truth.image_ids, split.image_ids)
+    labels = Labelled(split.present, split.present_weight, image_positions(truth.image_ids, split.image_ids))
     scores = {PRESENCE_HEAD: split.presence, HEATMAP_PEAK: split.score, ALWAYS_PRESENT: np.ones_like(split.score)}
     for source, score in scores.items():
         if score is not None:
-            pools = presence_metrics(score, split.present, split.present_weight, THRESHOLDS[source], image, counts)
-            named = zip(("all", *KEYPOINT_NAMES), pools, strict=True)
-            values |= {presence(source, metric, name): pool[metric] for name, pool in named for metric in METRICS}
+            views = metrics_at(score, labels, THRESHOLDS[source], counts) | ranking(score, labels, counts)
+            values |= {
+                presence(source, metric, name): views[metric][:, VIEWS.index(name)]
+                for name in (POOLED, *KEYPOINT_NAMES)
+                for metric in METRICS
+            }
     return values, by_rule[SCORE_RULE]
 
 
@@ -351,11 +433,13 @@ def make_people(root: Path, num_persons: int, rng: np.random.Generator) -> dict[
 
 if __name__ == "__main__":
     from ablations.report import main as ablations_report
+    from bench.stages.presence_report import main as presence_report
     from bench.stages.report import main as report
 
     root = Path(sys.argv[1])
     seeds = range(int(sys.argv[2])) if len(sys.argv) > 2 else (0,)
-    make_project(root, seeds=seeds, num_persons=40, pictured=6, published={"hrnet": "hrnet_w32"})
+    make_project(root, seeds=seeds, num_persons=40, pictured=6, published={"hrnet": "hrnet_w32"}, with_presence=True)
     os.chdir(root)
     report("demo")
     ablations_report("demo")
+    presence_report("demo")

@@ -15,7 +15,9 @@ from tests.reporting.fake_runs import make_project
 REPO = Path(__file__).parents[2]
 SHIPPED = sorted((REPO / "reports").rglob("*.md"))
 
-METRIC = re.compile(r"\b((AP|AR)(50|75|M|L)?|precision|recall|F1|AUROC)\b")
+METRIC = re.compile(
+    r"\b((AP|AR)(50|75|M|L)?|precision|recall|F1|AUROC|FPR95|accuracy|MCC|hallucinated|ECE|reliability|Brier|NLL)\b"
+)
 WITHOUT_INTERVAL = {
     "AP sd over seeds ↓ (%)": "is a spread itself",
     "published, no interval stated ↑ (%)": "by others, who state none",
@@ -24,6 +26,8 @@ WITHOUT_INTERVAL = {
     "published AR, detected boxes ↑ (%)": "by others, who state none",
     "published AP, true boxes ↑ (%)": "by others, who state none",
     "labelled present (%)": "says what the data are",
+    "ECE (biased upwards, no interval) ↓": "resampling adds to it what chance adds",
+    "ECE, bins of equal mass (biased upwards, no interval) ↓": "the same",
     "smallest detectable (points)": "says how sharp the test is",
 }
 """Columns of percentages or points that are excused, each for a reason; the only ones."""

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS
-from bench.metrics.presence import METRICS
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
     HEATMAP_PEAK,
+    METRICS,
     PRESENCE_HEAD,
     PROTOCOL_VERSION,
     PROTOCOLS,

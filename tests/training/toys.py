@@ -9,7 +9,8 @@ from lightning_fabric import Fabric
 from bench.data.augment import Augmentation
 from bench.data.coco import CocoDict, Person
 from bench.data.codec import Codec
-from bench.data.dataset import Crop, PoseDataset
+from bench.data.dataset import PoseDataset
+from bench.data.geometry import Crop
 from bench.training.loop import Fit, Length, Objective, fit
 from models import PoseModel, build_model
 from models.presence_heads import HEADS

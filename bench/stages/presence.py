@@ -1,0 +1,162 @@
+"""Stage presence: every number on presence of one system, under every label policy, from its predictions alone."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import logit
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from bench.config import EvaluateParams
+from bench.data.coco import read_coco
+from bench.data.parquet import write_parquet
+from bench.data.people import Truth, image_positions
+from bench.data.predictions import CALIBRATION, VAL, Split, read_split
+from bench.metrics.baselines import fit_logistic, heatmap_features
+from bench.metrics.bootstrap import Resampling, draw_resampling
+from bench.metrics.calibration import reliability
+from bench.metrics.presence import MACRO, POOLED, VIEWS, Labelled
+from bench.metrics.presence_study import Number, Source, Splits, calibrated, study, study_calibration
+from bench.reporting.results import write_replicates
+from bench.stages.command import run_command
+from bench.stages.files import RunFiles, floors_file, manifest_file, plan_dir, read_model
+from bench.stages.floors import Floor, read_floors
+
+Floats = NDArray[np.float64]
+
+CALIBRATED = ("presence_head", "heatmap_peak", "logistic")
+"""Sources whose calibration is looked at."""
+CURVE_POINTS = 200
+CERTAIN = 1e-12  # a probability so close to 0 or 1 is rounding, not knowledge
+
+
+class Study(NamedTuple):
+    """What one policy makes of a run."""
+
+    policy: str
+    sources: Mapping[str, Source]
+    splits: Splits
+    resampling: Resampling
+
+
+def main(profile: str, run: str, seed: int) -> None:
+    """Write the run's numbers, replicates and curves of presence."""
+    params = read_model(plan_dir(profile) / run / "evaluate.json", EvaluateParams)
+    files = RunFiles(profile, run, seed)
+    truths = {name: Truth.of(read_coco(manifest_file(profile, name))) for name in (CALIBRATION, VAL)}
+    rng = np.random.default_rng(params.seed)
+    resampling = draw_resampling(truths[VAL].num_images, params.num_resamples, "percentile", rng)
+    tables, curves = [], []
+    replicates: dict[str, Floats] = {}
+    for case in studies(profile, files, truths, resampling):
+        numbers = study(case.sources, case.splits, resampling.counts)
+        looked_at = {name: source for name, source in case.sources.items() if name in CALIBRATED}
+        numbers |= study_calibration(looked_at, case.splits, resampling.counts)
+        tables.append(table_of(case.policy, numbers, resampling))
+        curves += list(curves_of(case))
+        replicates |= replicates_of(case.policy, numbers)
+    write_parquet(files.of_presence("presence"), pd.concat(tables, ignore_index=True))
+    write_parquet(files.of_presence("presence_curves"), pd.concat(curves, ignore_index=True))
+    write_replicates(
+        files.of_presence("presence_replicates"), list(replicates), np.stack(list(replicates.values()), axis=1)
+    )
+
+
+def studies(profile: str, files: RunFiles, truths: Mapping[str, Truth], resampling: Resampling) -> Iterator[Study]:
+    """One for every policy that the data carry, and under which either split has both classes."""
+    first = {name: read_split(files.predictions, name, "labelled") for name in (CALIBRATION, VAL)}
+    people = {name: split.annotation_ids for name, split in first.items()}
+    for policy, floor in read_floors(floors_file(profile), people):
+        calibration, val = (read_split(files.predictions, name, policy) for name in (CALIBRATION, VAL))
+        splits = Splits(labels_of(calibration, truths[CALIBRATION]), labels_of(val, truths[VAL]))
+        if all(has_both_classes(labels) for labels in splits):
+            yield Study(policy, sources_of(calibration, val, splits.calibration, floor), splits, resampling)
+
+
+def labels_of(split: Split, truth: Truth) -> Labelled:
+    return Labelled(split.present, split.present_weight, image_positions(truth.image_ids, split.image_ids))
+
+
+def has_both_classes(labels: Labelled) -> bool:
+    return len(np.unique(labels.present[labels.weight > 0])) == 2
+
+
+def sources_of(calibration: Split, val: Split, labels: Labelled, floor: Floor) -> dict[str, Source]:
+    """Every statement on presence that a run makes, and the floors that it has to beat."""
+    sources: dict[str, Source] = {}
+    if calibration.presence is not None and val.presence is not None:
+        both = (calibration.presence, val.presence)
+        first, second = (logit(np.clip(presence, CERTAIN, 1 - CERTAIN)) for presence in both)
+        sources["presence_head"] = Source(*both, is_probability=True, logits=(first, second))
+    sources["heatmap_peak"] = Source(calibration.score, val.score)
+    for name, sign in (("blurred_peak", 1.0), ("mass", 1.0), ("entropy", -1.0), ("peak_gap", 1.0)):
+        sources[name] = Source(sign * calibration.statistics[name], sign * val.statistics[name])
+    features = [heatmap_features(split.score, split.statistics) for split in (calibration, val)]
+    logistic = fit_logistic(features[0], labels.present, labels.weight)
+    sources["logistic"] = Source(logistic(features[0]), logistic(features[1]), is_probability=True)
+    for name in floor.val:
+        sources[name] = Source(floor.calibration[name], floor.val[name], is_probability=True)
+    ones = (np.ones_like(calibration.score), np.ones_like(val.score))
+    return sources | {"always_present": Source(*ones, is_probability=True)}
+
+
+def table_of(policy: str, numbers: Mapping[Number, Floats], resampling: Resampling) -> pd.DataFrame:
+    """A line for every number and view, with its interval."""
+    records: list[dict[str, Any]] = []
+    for number, values in numbers.items():
+        for view, interval in zip(VIEWS, resampling.intervals(values), strict=True):
+            records.append({"policy": policy, **number._asdict(), "view": view, **interval._asdict()})
+    return pd.DataFrame(records)
+
+
+def replicates_of(policy: str, numbers: Mapping[Number, Floats]) -> dict[str, Floats]:
+    """Of all keypoints pooled and of the mean over them, as systems and sources are compared by these."""
+    return {
+        f"{policy}/{number.source}/{number.rule}/{view}/{number.metric}": values[:, VIEWS.index(view)]
+        for number, values in numbers.items()
+        for view in (POOLED, MACRO)
+    }
+
+
+def curves_of(case: Study) -> Iterator[pd.DataFrame]:
+    """ROC and precision-recall of every source, reliability of those whose calibration is looked at."""
+    labels = case.splits.val
+    counted = labels.weight > 0
+    present = labels.present[counted]
+    for name, source in case.sources.items():
+        score = source.val[counted]
+        fpr, tpr, _ = roc_curve(present, score)
+        curves = {"roc": (fpr, tpr)}
+        for curve, target, sign in (("pr_present", present, 1), ("pr_absent", ~present, -1)):
+            precision, recall, _ = precision_recall_curve(target, sign * score)
+            curves[curve] = (recall[::-1], precision[::-1])
+        for curve, (x, y) in curves.items():
+            kept = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).astype(int))
+            yield _curve(case.policy, name, curve, x[kept], y[kept])
+        if name in CALIBRATED:
+            for calibrator, probability in calibrated(source, case.splits.calibration):
+                found = reliability(probability, labels.present, labels.weight, labels.image, case.resampling)
+                filled = found.number > 0
+                yield _curve(
+                    case.policy,
+                    name,
+                    f"reliability/{calibrator}",
+                    found.mean_probability[filled],
+                    found.observed[filled],
+                    found.low[filled],
+                    found.high[filled],
+                    found.number[filled],
+                )
+
+
+def _curve(policy: str, source: str, curve: str, x: Floats, y: Floats, *rest: Any) -> pd.DataFrame:
+    low, high, number = rest or (np.nan, np.nan, 0)
+    return pd.DataFrame(
+        {"policy": policy, "source": source, "curve": curve, "x": x, "y": y, "low": low, "high": high, "number": number}
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,363 @@
+"""Stage presence_report: the page of who tells which keypoints are there, from what stage presence measured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from pyarrow.parquet import read_schema
+from pydantic import BaseModel, ConfigDict
+
+from bench.data.coco import read_coco
+from bench.data.predictions import VAL, read_split
+from bench.data.presence import POLICIES
+from bench.errors import UserError
+from bench.reporting import markdown, tables
+from bench.reporting import presence_figures as figures
+from bench.reporting import presence_page as pages
+from bench.reporting.figures import save
+from bench.reporting.pictures import save_small, subjects_of
+from bench.reporting.presence_results import (
+    HEAD,
+    SOURCES,
+    TRUE,
+    PresenceResult,
+    head_comparisons,
+    load_presence,
+)
+from bench.reporting.results import resolution_note
+from bench.reporting.rows import Row, load_rows
+from bench.reporting.tables import Table
+from bench.stages.command import run_command
+from bench.stages.files import ResamplingPlan, RunFiles, manifest_file, plan_dir, read_model, write_text
+
+REPORTS = Path("reports")
+CASES = 6
+
+
+class PresencePlan(BaseModel):
+    """What stage resolve says is declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str
+    seeds: list[int]
+    systems: list[str]
+    policy: str  # the headline one
+    resampling: ResamplingPlan
+
+
+class Page(NamedTuple):
+    """What a page is made of."""
+
+    plan: PresencePlan
+    rows: Sequence[Row]
+    systems: Sequence[PresenceResult]
+
+    @property
+    def people(self) -> str:
+        return markdown.people_of(self.rows)
+
+    @property
+    def shown_policies(self) -> list[str]:
+        """Those with figures: the headline one, and the truth where the data carry it."""
+        return [p for p in dict.fromkeys((self.plan.policy, TRUE)) if p in self.systems[0].policies]
+
+    @property
+    def bars(self) -> str:
+        """What brackets and bars are."""
+        num_seeds = max(system.num_seeds for system in self.systems)
+        return f"95 % intervals over images{f' and {num_seeds} training seeds' if num_seeds > 1 else ''}"
+
+
+def main(profile: str) -> None:
+    """Write reports/<profile>/presence."""
+    plan = read_model(plan_dir(profile) / "presence_report.json", PresencePlan)
+    runs_dir = Path("runs", profile)
+    rows = load_rows(runs_dir, plan.systems, plan.seeds)
+    page = Page(plan, rows, load_presence(runs_dir, rows))
+    for system in page.systems:
+        if plan.policy not in system.policies:
+            raise UserError(
+                f"presence of {system.name}: found policies {', '.join(system.policies)}, wanted {plan.policy!r} of "
+                f"evaluate.presence_policy among them: its val split needs present and absent keypoints"
+            )
+    folder = REPORTS / profile / "presence"
+    markdown.fresh_folder(folder)
+    write_page(folder, page)
+
+
+def label_counts(file: Path) -> list[pages.LabelCount]:
+    """How many keypoints are what under each policy that predictions carry."""
+    columns = set(read_schema(file).names)
+    counts = []
+    for policy in POLICIES:
+        if f"present_{policy}" in columns:
+            split = read_split(file, VAL, policy)
+            counted = split.present_weight > 0
+            numbers = ((counted & split.present).sum(), (counted & ~split.present).sum(), (~counted).sum())
+            counts.append(pages.LabelCount(policy, *map(int, numbers)))
+    return counts
+
+
+def write_page(folder: Path, page: Page) -> None:
+    """Tables, figures and the page that shows them."""
+    plan, systems, people = page.plan, page.systems, page.people
+    comparisons = head_comparisons(systems, plan.resampling.num, plan.resampling.seed)
+    note = resolution_note([made for _, made in comparisons], systems[0].num_resamples) if comparisons else ""
+    first = RunFiles(plan.profile, plan.systems[0], plan.seeds[0])
+    shown = [
+        pages.policies_table(label_counts(first.predictions), systems[0].policies, people),
+        pages.winners_table(systems, people),
+        pages.head_table(comparisons, people, note),
+        pages.agreement_table(systems, people),
+        pages.truth_table(systems, people),
+        pages.thresholds_table(systems, plan.policy, people),
+        pages.ranking_table(systems, plan.policy, people),
+        pages.calibration_table(systems, plan.policy, people),
+        pages.keypoint_table(systems, plan.policy, people),
+    ]
+    shown = [table for table in shown if table.records]
+    for table in shown:
+        tables.write_csv(table, folder)
+    numbers: pd.DataFrame = pages.numbers_frame(systems)
+    numbers.to_csv(folder / "numbers.csv", index=False, lineterminator="\n", float_format="%.5g")
+    write_figures(folder, page)
+    write_text(folder / "README.md", render(page, shown, pages.head_answer(comparisons), write_cases(folder, page)))
+
+
+def write_figures(folder: Path, page: Page) -> None:
+    """All but the pictures of people."""
+    systems, policy, on = page.systems, page.plan.policy, f"on {page.people}"
+    title = f"Presence under every policy {on}, {page.bars}"
+    save(figures.draw_policies(systems, title), folder / "policies.png")
+    title = f"AUROC by keypoint, policy {policy}, {on}, {page.bars}"
+    save(figures.draw_keypoints(systems, policy, title), folder / "keypoints.png")
+    for shown in page.shown_policies:
+        save(figures.draw_curves(systems, shown, f"Presence {on}, policy {shown}"), folder / f"curves_{shown}.png")
+    title = f"What probabilities of presence mean, {on}, bands 95 % over images"
+    save(figures.draw_reliability(systems, page.shown_policies, title), folder / "reliability.png")
+    if localised := localised_policy(page):
+        title = f"Peak and place, {on}, bands 95 % over images"
+        save(figures.draw_localisation(systems, localised, title), folder / "localisation.png")
+
+
+def localised_policy(page: Page) -> str | None:
+    """The policy under which there are curves of localisation: the headline one if it may be; None without any."""
+    curves = page.systems[0].curves[0]
+    found = list(curves.loc[curves["curve"] == "localisation", "policy"].unique())
+    return page.plan.policy if page.plan.policy in found else next(iter(found), None)
+
+
+def write_cases(folder: Path, page: Page) -> Mapping[str, str]:
+    """`worst_<system>.png` of each system's first seed; returns file names by system."""
+    policy = TRUE if TRUE in page.systems[0].policies else page.plan.policy
+    manifest = read_coco(manifest_file(page.plan.profile, VAL))
+    names = {}
+    for system in page.systems:
+        seed = system.result.row.seed
+        split = read_split(RunFiles(page.plan.profile, system.name, seed).predictions, VAL, policy)
+        score = split.presence if system.main_source == HEAD and split.presence is not None else split.score
+        cases = figures.worst_cases(split, score, CASES)
+        chosen = [case.annotation_id for found in cases.values() for case in found]
+        title = f"{system.name}, {SOURCES[system.main_source]} (seed {seed}): the worst errors, policy {policy}"
+        names[system.name] = f"worst_{system.name}.png"
+        save_small(figures.draw_cases(cases, subjects_of(manifest, chosen, policy), title), folder / names[system.name])
+    return names
+
+
+def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, str]) -> str:
+    """The page itself."""
+    return markdown.render(
+        PAGE,
+        profile=page.plan.profile,
+        people=page.people,
+        policy=page.plan.policy,
+        facts=markdown.one_line(page.rows),
+        note=markdown.mismatch_note(page.rows),
+        bars=page.bars,
+        num_resamples=page.systems[0].num_resamples,
+        winners=pages.winners_sentences(page.systems),
+        answer=answer,
+        num_systems=len(page.systems),
+        several_seeds=any(system.num_seeds > 1 for system in page.systems),
+        curves=page.shown_policies,
+        localised=localised_policy(page),
+        cases=cases,
+        cases_policy=TRUE if TRUE in page.systems[0].policies else page.plan.policy,
+        tables={table.name: tables.to_markdown(table) for table in shown},
+        first=page.systems[0].name,
+        limits=markdown.limits(page.rows),
+        provenance=markdown.provenance(page.rows),
+    )
+
+
+PAGE = """\
+# Which keypoints are there? Presence on {{ people }} (profile {{ profile }})
+
+{{ facts }}
+
+A system puts every keypoint somewhere, even one that is not in the picture. **Presence** is the question whether it is
+there at all. COCO's labels do not quite answer it: **v = 0 says "not labelled", which is not "absent"**. The keypoint
+may lie beyond the border, or be hidden, too small, or simply passed over by the annotator. So there is no one right
+answer key; each **policy** below reads the same labels another way, and every number names its policy. The headline
+policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
+
+{{ tables.policies }}
+
+`in_window` and `known` read the crop, so their counts are those of {{ first }}. As CSV: [policies.csv](policies.csv).
+
+{{ note }}
+
+## How to read
+
+- **AUROC** is how often a present keypoint gets a higher score than an absent one; 50 % is a coin. **AP present** and
+  **AP absent** are average precisions with the present, or the rarer absent, as what is to be found. **FPR95** is the
+  share of absent keypoints called present where 95 % of the present ones are.
+- **F1**, precision, recall, balanced accuracy and MCC (Matthews correlation, from -1 to 1) need a threshold, which is
+  chosen on the calibration split. **Hallucinated** and **missed** are absent keypoints called present, and present ones
+  called absent, per person.
+- **Micro** pools all keypoints; **macro** is the mean over keypoints. A score that only knows which keypoints are
+  mostly there does well in micro AUROC and is a coin in macro.
+- **Read from**: the *presence head*, where a system has one; from any heatmap its *peak*, the peak after a *blur*, its
+  *mass*, its *entropy* and the *gap* between its two highest peaks; *logistic* is a logistic regression on these five,
+  fitted on the calibration split.
+- **Floors**: *box geometry* knows the person's box and no pixel, *prevalence* how often each keypoint is there and no
+  image, *always present* nothing. What does not beat box geometry has learnt nothing of what it saw.
+- Brackets are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Differences are
+  paired. **p** is two-sided, from the bootstrap; **p, Holm** corrects for every p of this page. Arrows tell which way
+  is better; an en dash stands for what is undefined.
+{% if several_seeds %}
+- Numbers are means over training seeds. Those of single keypoints have bounds that span the intervals of all seeds.
+{% endif %}
+
+## Who wins
+
+{{ winners }}
+
+The best source is the one of highest AUROC on these very people, which flatters it a little; differences here are not
+tested.
+
+{{ tables.winners }}
+
+![Presence under every policy](policies.png)
+
+In the figure, every system is read from its main source: the head where it has one, else the heatmap peak.
+Floors are those of {{ first }}'s crops. As CSV: [winners.csv](winners.csv); every number of all policies, sources and
+rules: [numbers.csv](numbers.csv).
+
+## Does the presence head beat thresholding the heatmap?
+
+{{ answer }}
+
+{% if "head" in tables %}
+A line is called better or worse where its interval leaves out 0 and its p, Holm, is below .05. F1 is at the threshold
+of highest F1 on the calibration split. Floors stand in the tables above and below.
+
+{{ tables.head }}
+
+As CSV: [head.csv](head.csv).
+{% endif %}
+
+## Do policies agree on who is better?
+
+{% if num_systems < 3 %}
+**With fewer than 3 systems (here {{ num_systems }}), a ranking means little**: two can only stay or trade places.
+
+{% endif %}
+Kendall's tau is 1 where two policies rank the systems (each by its main source) alike, -1 where one is the other
+reversed. A wide interval says that these images do not settle the ranking.
+
+{% if "agreement" in tables %}
+{{ tables.agreement }}
+
+As CSV: [agreement.csv](agreement.csv).
+{% else %}
+There are numbers under one policy only.
+{% endif %}
+
+## How far are the policies from the truth?
+
+{% if "truth" in tables %}
+Drawn people carry which keypoints are in the image in truth (`true`). The same scores, judged by each policy minus
+judged by the truth: above 0, the policy flatters. The threshold of F1 is chosen under each policy for itself.
+
+{{ tables.truth }}
+
+As CSV: [truth.csv](truth.csv).
+{% else %}
+These data carry no truth, so nothing here can say.
+{% endif %}
+
+## At a threshold
+
+{{ tables.thresholds }}
+
+.5 is shown for probabilities only. As CSV: [thresholds.csv](thresholds.csv).
+
+## Without a threshold
+
+{{ tables.ranking }}
+
+As CSV: [ranking.csv](ranking.csv).
+
+{% for shown in curves %}
+![ROC and precision-recall curves, policy {{ shown }}](curves_{{ shown }}.png)
+
+{% endfor %}
+Solid: the main source; dashed: the heatmap peak of a system with a head. One line per training seed; floors are those
+of {{ first }}.
+
+## Do probabilities mean what they say?
+
+A forecast is calibrated when, of the keypoints given probability p, the share p is there. Calibrators are fitted on the
+calibration split; `none` takes the head's own sigmoid. Compare by the debiased reliability (about 0 when calibrated,
+below it, too), the Brier score or the negative log-likelihood: **ECE has no interval here**, as chance keeps it above
+0 and resampling adds the same once more.
+
+{{ tables.calibration }}
+
+As CSV: [calibration.csv](calibration.csv).
+
+![Reliability](reliability.png)
+
+{% if localised %}
+Another question is whether the height of the heatmap's peak says how near a labelled keypoint was found:
+
+![Peak against similarity](localisation.png)
+{% endif %}
+
+## By keypoint
+
+![AUROC by keypoint](keypoints.png)
+
+<details><summary>The numbers of the figure</summary>
+
+{{ tables.presence_per_keypoint }}
+
+</details>
+
+As CSV: [presence_per_keypoint.csv](presence_per_keypoint.csv).
+
+## The worst errors
+
+Absent keypoints of highest score (hallucinated) and present ones of lowest score (missed), by `{{ cases_policy }}`, one
+at most per person and kind. They are chosen for being extreme, so they do not show how often this happens.
+
+{% for system, file in cases.items() %}
+![Worst errors of {{ system }}]({{ file }})
+
+{% endfor %}
+
+## What this does not show
+
+{{ limits }} A policy that reads v = 0 as absent rewards guessing what annotators skip. Thresholds and calibrators were
+fitted on other persons and enter as given: intervals know nothing of their luck. The worst errors may be wrong labels.
+
+## Provenance
+
+{{ provenance }}
+"""
+
+if __name__ == "__main__":
+    run_command(main)
