@@ -34,6 +34,7 @@ from bench.data.windows import windows_of
 from bench.errors import UserError
 from bench.inference.predict import Predictions
 from bench.inference.scoring import SCORE_RULES
+from bench.metrics import presence
 from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling
 from bench.reporting.results import read_matches
@@ -146,6 +147,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("workspace")
         patch.chdir(folder)
         patch.setattr(resolve, "STAGE_MODULES", {})  # digests of code take their time
+        patch.setattr(presence, "NUM_LEVELS", 10_000)  # nothing is rounded: what rounding does has a test of its own
         write_plan("p", {}, {"run": {}, "plain": {"presence_head": {"type": "none"}}})
         prepare.main("p")
         roughen("p")
