@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from bench.config import EvaluateParams
 from bench.data.coco import persons_of, read_coco
 from bench.data.geometry import Crop
 from bench.data.keypoints import NUM_KEYPOINTS
@@ -27,10 +26,6 @@ from bench.stages.predict import predictions_frame
 
 FILES = RunFiles("p", "run", 0)
 CROP = Crop((64, 96), 1.25, "extend", aligned=True)
-PARAMS = EvaluateParams(
-    score_rule="box_keypoint", oks_nms=None, presence_policy="labelled", threshold="max_f1", interval="percentile",
-    num_resamples=20, seed=0,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             write_json(manifest_file("p", name), manifest)
         plan = {"input_size": [64, 96], "bbox_padding": 1.25, "fit": "extend", "seed": 0}
         write_json(plan_dir("p") / "floors.json", plan)
-        write_json(plan_dir("p") / "run" / "evaluate.json", PARAMS.model_dump())
+        write_json(plan_dir("p") / "presence.json", {"num": 20, "seed": 0})
         predict()
         floors.main("p")
         presence.main("p", "run", 0)

@@ -51,16 +51,20 @@ def image_positions(image_ids: NDArray[np.integer], of: NDArray[np.integer]) -> 
     return np.where(known[position] == of, position, -1).astype(np.int64)
 
 
-def people_of(annotations: Sequence[CocoDict], image_ids: NDArray[np.integer]) -> People:
-    """Checked annotations as arrays; those of other images are left out."""
+def by_image(annotations: Sequence[CocoDict], image_ids: NDArray[np.integer]) -> list[CocoDict]:
+    """Those of these images, in ascending order of the images, those of one in the order given."""
     position = image_positions(image_ids, np.array([a["image_id"] for a in annotations], dtype=np.int64))
     order = np.argsort(position, kind="stable")
-    order = order[position[order] >= 0]
-    chosen = [annotations[i] for i in order]
+    return [annotations[i] for i in order[position[order] >= 0]]
+
+
+def people_of(annotations: Sequence[CocoDict], image_ids: NDArray[np.integer]) -> People:
+    """Checked annotations as arrays; those of other images are left out."""
+    chosen = by_image(annotations, image_ids)
     triplets = np.array([person["keypoints"] for person in chosen], dtype=np.float64)
     triplets = triplets.reshape(len(chosen), triplets.shape[-1] // 3 if chosen else NUM_KEYPOINTS, 3)
     return People(
-        image=position[order],
+        image=image_positions(image_ids, np.array([person["image_id"] for person in chosen], dtype=np.int64)),
         keypoints=triplets[..., :2],
         visibility=triplets[..., 2].astype(np.int64),
         area=np.array([person["area"] for person in chosen], dtype=np.float64),
@@ -75,16 +79,25 @@ class Truth(NamedTuple):
 
     image_ids: NDArray[np.int64]  # (I,) ascending
     people: People
+    annotation_ids: NDArray[np.int64]  # (P,) of the people
 
     @classmethod
     def of(cls, coco: CocoDict) -> "Truth":
         """The images of a COCO file whose annotations are checked."""
         image_ids = np.array(sorted(image["id"] for image in coco["images"]), dtype=np.int64)
-        return cls(image_ids, people_of(coco["annotations"], image_ids))
+        annotation_ids = np.array([a["id"] for a in by_image(coco["annotations"], image_ids)], dtype=np.int64)
+        return cls(image_ids, people_of(coco["annotations"], image_ids), annotation_ids)
 
     @property
     def num_images(self) -> int:
         return len(self.image_ids)
+
+    def persons(self, annotation_ids: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Places (N,) among the people of those with these ids (N,)."""
+        order = np.argsort(self.annotation_ids)
+        place = order[np.searchsorted(self.annotation_ids, annotation_ids, sorter=order) % len(order)]
+        assert (self.annotation_ids[place] == annotation_ids).all(), "a person who is not annotated"
+        return np.asarray(place)
 
     def detections(
         self, image_ids: NDArray[np.integer], keypoints: Floats, keypoint_score: Floats, score: Floats

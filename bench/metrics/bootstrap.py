@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 Method = Literal["percentile", "bca"]
 
 CONFIDENCE = 0.95
+TAILS = ((1 - CONFIDENCE) / 2, 1 - (1 - CONFIDENCE) / 2)
 POWER = 0.8
 MAX_UNDEFINED = 0.1
 """Largest share of undefined resamples that an interval may leave out."""
@@ -49,7 +50,7 @@ class Resampling(NamedTuple):
         whole, resampled, left_out = values[0], values[1 : 1 + self.num_resamples], values[1 + self.num_resamples :]
         if len(left_out):
             return [bca_interval(*column) for column in zip(whole, resampled.T, left_out.T, strict=True)]
-        return [percentile_interval(*column) for column in zip(whole, resampled.T, strict=True)]
+        return _percentile_intervals(whole, np.ascontiguousarray(resampled.T))
 
 
 def draw_resampling(num_images: int, num_resamples: int, method: Method, rng: np.random.Generator) -> Resampling:
@@ -74,8 +75,18 @@ def percentile_interval(value: float, resampled: Floats) -> Interval:
     A resample can leave a statistic undefined (NaN), say when it holds no absent keypoint. Up to `MAX_UNDEFINED` of
     the resamples such ones are left out; beyond that the rest would be a biased picture, so the bounds become NaN.
     """
-    tail = (1 - CONFIDENCE) / 2
-    return _quantile_interval(value, resampled, (tail, 1 - tail))
+    return _quantile_interval(value, resampled, TAILS)
+
+
+def _percentile_intervals(values: Floats, resampled: Floats) -> list[Interval]:
+    """Of M statistics (M,) from their resamples (M, B): those that are defined in all of them at once."""
+    defined = ~(np.isnan(values) | np.isnan(resampled).any(axis=1))
+    bounds = np.full((2, len(values)), np.nan)
+    bounds[:, defined] = np.quantile(resampled[defined], TAILS, axis=1)
+    return [
+        Interval(float(value), float(low), float(high)) if known else percentile_interval(float(value), row)
+        for value, low, high, known, row in zip(values, *bounds, defined, resampled, strict=True)
+    ]
 
 
 def bca_interval(value: float, resampled: Floats, left_out: Floats) -> Interval:
@@ -94,8 +105,7 @@ def bca_interval(value: float, resampled: Floats, left_out: Floats) -> Interval:
     # The share below the value, half of the ties counted, kept from 0 and 1, where no correction is finite.
     below = ((defined < value).sum() + (defined == value).sum() / 2) / len(defined)
     bias = norm.ppf(np.clip(below, 1 / (len(defined) + 1), len(defined) / (len(defined) + 1)))
-    tail = (1 - CONFIDENCE) / 2
-    z = bias + norm.ppf([tail, 1 - tail])
+    z = bias + norm.ppf(TAILS)
     low, high = norm.cdf(bias + z / (1 - acceleration * z))
     return _quantile_interval(float(value), resampled, (float(low), float(high)))
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.geometry import Floats
-from bench.metrics.calibration import calibration_metrics
+from bench.metrics.calibration import Calibration, calibration_metrics, localisation_calibration
 from bench.metrics.calibrators import CALIBRATORS, NEED_LOGITS
 from bench.metrics.presence import Labelled, Views, choose_threshold, choose_thresholds, metrics_at, ranking
 
@@ -23,6 +23,8 @@ THRESHOLD_RULES = {
     HALF: "0.5",
 }
 THRESHOLD = "threshold"
+LOCALISATION, LOCALISED = "localisation", "labelled"
+"""Localisation is looked at where there are positions: of what is present under this policy."""
 CALIBRATION_METRICS = ("ECE", "ECE_mass", "Brier", "reliability_debiased", "resolution", "NLL")
 
 
@@ -43,7 +45,7 @@ class Splits(NamedTuple):
 
 
 class Number(NamedTuple):
-    """What was measured how: `rule` is `RANKED`, a threshold rule, or a calibrator."""
+    """What was measured how: `rule` is `RANKED`, a threshold rule, a calibrator, or `LOCALISATION`."""
 
     source: str
     rule: str
@@ -86,11 +88,30 @@ def study_calibration(
     numbers: dict[Number, Floats] = {}
     for name, source in sources.items():
         for calibrator, probability in calibrated(source, splits.calibration):
-            found = calibration_metrics(probability, *splits.val, counts)
-            pools = [found.pooled, found.class_wise, *found.keypoints]
-            views = {metric: np.stack([pool[metric] for pool in pools], axis=1) for metric in CALIBRATION_METRICS}
-            numbers |= _named(name, calibrator, views)
+            numbers |= _named(name, calibrator, _views_of(calibration_metrics(probability, *splits.val, counts)))
     return numbers
+
+
+class Located(NamedTuple):
+    """How sure a source is of every keypoint of val, and how near it is to its label."""
+
+    confidence: Floats  # (N, K) in [0, 1]
+    similarity: Floats  # (N, K) its term of OKS
+    weight: Floats  # (N, K) 1 where it is labelled
+    image: NDArray[np.integer]  # (N,) position of the image
+
+
+def study_localisation(located: Mapping[str, Located], counts: NDArray[np.integer]) -> dict[Number, Floats]:
+    """Whether confidence is the similarity to be expected, (S, V) each."""
+    numbers: dict[Number, Floats] = {}
+    for name, found in located.items():
+        numbers |= _named(name, LOCALISATION, _views_of(localisation_calibration(*found, counts)))
+    return numbers
+
+
+def _views_of(found: Calibration) -> Views:
+    pools = [found.pooled, found.class_wise, *found.keypoints]
+    return {metric: np.stack([pool[metric] for pool in pools], axis=1) for metric in CALIBRATION_METRICS}
 
 
 def _everywhere(threshold: float | Floats, shape: tuple[int, ...]) -> Floats:

@@ -16,7 +16,7 @@ from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.predictions import Split
 from bench.data.presence import POLICIES
 from bench.metrics.calibrators import CALIBRATORS
-from bench.metrics.presence_study import RANKED
+from bench.metrics.presence_study import LOCALISATION, LOCALISED, RANKED
 from bench.reporting.figures import GREY, PALETTE, Series, draw_grid_of_panels, house_style, system_styles
 from bench.reporting.pictures import (
     ABSENT_COLOUR,
@@ -204,16 +204,18 @@ def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str],
         return figure
 
 
-def draw_localisation(systems: Sequence[PresenceResult], policy: str, title: str) -> Figure:
-    """Height of the heatmap's peak against how near the keypoint is to its label."""
+def draw_localisation(systems: Sequence[PresenceResult], title: str) -> Figure:
+    """How near a keypoint is to its label, against the height of the heatmap's peak and the head's presence."""
     styles = system_styles([system.name for system in systems])
+    sources = [source for source in (PEAK, HEAD) if any(system.has_localisation(source) for system in systems)]
     with house_style():
-        figure = Figure(figsize=(7.0, 5.4), layout="constrained")
-        ax = figure.subplots()
-        ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="peak = similarity")
-        for system in systems:
-            _binned(ax, system, policy, PEAK, "localisation", styles[system.name], name_source=False)
-        ax.set(xlabel="heatmap peak", ylabel="mean similarity with the label", ylim=(-0.02, 1.02))
+        figure = Figure(figsize=(1.0 + 4.4 * len(sources), 5.4), layout="constrained")
+        for ax, source in zip(figure.subplots(1, len(sources), squeeze=False)[0], sources, strict=True):
+            ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="as similar as confident")
+            for system in systems:
+                _binned(ax, system, LOCALISED, source, LOCALISATION, styles[system.name], name_source=False)
+            ax.set(title=SOURCES[source], xlabel=SOURCES[source], ylabel="mean similarity with the label")
+            ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         figure.suptitle(title)
         _legend(figure, ncols=3)
         return figure

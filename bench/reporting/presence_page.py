@@ -10,7 +10,7 @@ from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.presence import POLICIES
 from bench.metrics.calibrators import CALIBRATORS
 from bench.metrics.presence import AT_THRESHOLD, MACRO, POOLED, RANKING
-from bench.metrics.presence_study import RANKED, THRESHOLD_RULES
+from bench.metrics.presence_study import LOCALISATION, LOCALISED, RANKED, THRESHOLD_RULES
 from bench.reporting.markdown import escape
 from bench.reporting.presence_results import (
     ALWAYS,
@@ -26,7 +26,6 @@ from bench.reporting.presence_results import (
     TESTED,
     TRUE,
     PresenceResult,
-    best_source,
     difference,
     key,
     lines_of,
@@ -101,20 +100,20 @@ def policies_table(counts: Sequence[LabelCount], scored: Sequence[str], people: 
 
 
 def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:
-    """AUROC of every system's best source and of the floors, by policy."""
-    floors = (BOX_GEOMETRY, PREVALENCE, ALWAYS)
+    """AUROC of every system's main source, of its heatmap statistics and of the floors, by policy."""
+    others = (LOGISTIC, BOX_GEOMETRY, PREVALENCE, ALWAYS)
     columns = [
         POLICY,
         SYSTEM,
-        Column("source", "best source"),
+        SOURCE,
         percent("AUROC", "AUROC"),
         Column("difference", "AUROC minus that of box geometry", "↑", "points", 100.0, 1, signed=True, estimated=True),
-        *(percent(floor, f"AUROC of {FLOORS[floor].partition(' (')[0]}") for floor in floors),
+        *(percent(other, f"AUROC of {SOURCES[other].partition(' (')[0]}") for other in others),
         SEEDS,
     ]
     records: list[dict[str, Cell]] = []
     for policy, system in _by_policy(systems):
-        source = best_source(system, policy)
+        source = system.main_source
         pair = [system.side(policy, s, "AUROC", s) for s in (BOX_GEOMETRY, source) if system.has_source(policy, s)]
         records.append(
             {
@@ -123,7 +122,7 @@ def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:
                 "source": SOURCES[source],
                 "AUROC": system.number(key(policy, source, "AUROC")),
                 "difference": difference(pair[0], pair[1]) if len(pair) == 2 else None,
-                **{floor: system.number(key(policy, floor, "AUROC")) for floor in floors},
+                **{other: system.number(key(policy, other, "AUROC")) for other in others},
                 "seeds": system.num_seeds,
             }
         )
@@ -142,11 +141,11 @@ def winners_sentences(systems: Sequence[PresenceResult]) -> str:
 def _winner(systems: Sequence[PresenceResult], policy: str) -> str:
     ranked = sorted(
         (system for system in systems if policy in system.policies),
-        key=lambda system: -(system.number(key(policy, best_source(system, policy), "AUROC")).value or 0.0),
+        key=lambda system: -(system.number(key(policy, system.main_source, "AUROC")).value or 0.0),
     )
-    sides = [system.side(policy, best_source(system, policy), "AUROC", "") for system in ranked[:2]]
+    sides = [system.side(policy, system.main_source, "AUROC", "") for system in ranked[:2]]
     first = ranked[0]
-    source = best_source(first, policy)
+    source = first.main_source
     text = f"- `{policy}`: **{escape(first.name)}** ({SOURCES[source]}), AUROC "
     text += f"{_percent(first.number(key(policy, source, 'AUROC')))} %"
     text += _best_floor(first, policy)
@@ -305,6 +304,21 @@ def calibration_table(systems: Sequence[PresenceResult], policy: str, people: st
     missing = [label for label in FLOORS.values() if all(record["source"] != label for record in records)]
     note = f"Not calibrated, hence without a line: {', '.join(missing)}." if missing else ""
     return Table("calibration", f"Calibration, policy {policy}, on {people}", columns, records, note)
+
+
+def localisation_table(systems: Sequence[PresenceResult], people: str) -> Table:
+    """Whether confidence is the similarity with the label that is to be expected."""
+    metrics = ("ECE", "reliability_debiased", "Brier")
+    columns = [SYSTEM, SOURCE, *(METRIC_COLUMNS[metric] for metric in metrics), SEEDS]
+    records: list[dict[str, Cell]] = []
+    for system in systems:
+        for source in (HEAD, PEAK):
+            if system.has_localisation(source):
+                found = {m: system.number(key(LOCALISED, source, m, LOCALISATION)) for m in metrics}
+                cells: dict[str, Cell] = {m: x.value if m in BIASED else x for m, x in found.items()}
+                line: dict[str, Cell] = {"system": system.name, "source": SOURCES[source]}
+                records.append({**line, **cells, "seeds": system.num_seeds})
+    return Table("localisation", f"Confidence against similarity with the label, on {people}", columns, records)
 
 
 def keypoint_table(systems: Sequence[PresenceResult], policy: str, people: str) -> Table:

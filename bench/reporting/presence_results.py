@@ -16,7 +16,7 @@ from bench.data.presence import POLICIES
 from bench.errors import UserError
 from bench.metrics.bootstrap import Interval, percentile_interval, pool_seeds
 from bench.metrics.presence import POOLED
-from bench.metrics.presence_study import GLOBAL, RANKED, kendall_tau
+from bench.metrics.presence_study import GLOBAL, LOCALISATION, LOCALISED, RANKED, kendall_tau
 from bench.reporting.results import (
     POOLING_SEED,
     Comparison,
@@ -42,7 +42,7 @@ OWN = {
     "mass": "heatmap mass",
     "entropy": "heatmap entropy",
     "peak_gap": "peak gap",
-    LOGISTIC: "logistic on these five",
+    LOGISTIC: "logistic on heatmap",
 }
 """What is read off a system, as pages name it."""
 FLOORS = {
@@ -92,6 +92,9 @@ class PresenceResult(NamedTuple):
 
     def has_source(self, policy: str, source: str) -> bool:
         return self.has(key(policy, source, "AUROC"))
+
+    def has_localisation(self, source: str) -> bool:
+        return self.has(key(LOCALISED, source, "Brier", LOCALISATION))
 
     def has(self, name: str) -> bool:
         return name in self.tables[0].index
@@ -174,12 +177,6 @@ def _by_name(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(name=names).set_index("name")[["value", "low", "high"]]
 
 
-def best_source(system: PresenceResult, policy: str) -> str:
-    """Whatever read off the system has the highest AUROC on the very data shown."""
-    found = {s: system.number(key(policy, s, "AUROC")).value for s in OWN if system.has_source(policy, s)}
-    return max(found, key=lambda source: found[source] or 0.0)
-
-
 def lines_of(systems: Sequence[PresenceResult], policy: str, own: Sequence[str]) -> Iterator[tuple[str, str, int]]:
     """Name, source and place of the system of every line: its own sources, then the floors, once for all systems where
     all agree on them (they differ where crops do, and a policy reads the crop)."""
@@ -204,13 +201,13 @@ def difference(first: Side, second: Side) -> Summary:
 
 
 def head_comparisons(systems: Sequence[PresenceResult], num: int, seed: int) -> list[tuple[str, Comparison]]:
-    """Policy and comparison: the head minus the heatmap peak, and minus the logistic regression, AUROC and F1, under
-    every policy. All p-values of the page are made here, so they are corrected together."""
+    """Policy and comparison: the head minus the heatmap peak, the logistic regression and box geometry, AUROC and F1,
+    under every policy. All p-values of the page are made here, so they are corrected together."""
     contrasts: list[tuple[str, Contrast]] = []
     for system in systems:
         for policy in system.policies:
             if system.has_source(policy, HEAD):
-                for other in (PEAK, LOGISTIC):
+                for other in (PEAK, LOGISTIC, BOX_GEOMETRY):
                     contrasts += [(policy, _contrast(system, policy, other, metric)) for metric in TESTED]
     made = compare_family([contrast for _, contrast in contrasts], num, seed) if contrasts else []
     return [(policy, comparison) for (policy, _), comparison in zip(contrasts, made, strict=True)]

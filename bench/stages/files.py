@@ -116,7 +116,7 @@ class TrainingInfo(BaseModel):
 
 
 class ResamplingPlan(BaseModel):
-    """How often images are traded in a permutation test, and from which seed."""
+    """How often images are drawn anew, or traded in a permutation test, and from which seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -9,19 +9,30 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from bench.config import EvaluateParams
 from bench.data.coco import read_coco
 from bench.data.parquet import write_parquet
 from bench.data.people import Truth, image_positions
 from bench.data.predictions import CALIBRATION, VAL, Split, read_split
 from bench.metrics.baselines import fit_logistic, heatmap_features
 from bench.metrics.bootstrap import Resampling, draw_resampling
-from bench.metrics.calibration import reliability
+from bench.metrics.calibration import Reliability, reliability
+from bench.metrics.oks import RULES, keypoint_similarity
 from bench.metrics.presence import MACRO, POOLED, VIEWS, Labelled
-from bench.metrics.presence_study import Number, Source, Splits, calibrated, study, study_calibration
+from bench.metrics.presence_study import (
+    LOCALISATION,
+    LOCALISED,
+    Located,
+    Number,
+    Source,
+    Splits,
+    calibrated,
+    study,
+    study_calibration,
+    study_localisation,
+)
 from bench.reporting.results import write_replicates
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, floors_file, manifest_file, plan_dir, read_model
+from bench.stages.files import ResamplingPlan, RunFiles, floors_file, manifest_file, plan_dir, read_model
 from bench.stages.floors import Floor, read_floors
 
 Floats = NDArray[np.float64]
@@ -43,11 +54,12 @@ class Study(NamedTuple):
 
 def main(profile: str, run: str, seed: int) -> None:
     """Write the run's numbers, replicates and curves of presence."""
-    params = read_model(plan_dir(profile) / run / "evaluate.json", EvaluateParams)
+    plan = read_model(plan_dir(profile) / "presence.json", ResamplingPlan)
     files = RunFiles(profile, run, seed)
     truths = {name: Truth.of(read_coco(manifest_file(profile, name))) for name in (CALIBRATION, VAL)}
-    rng = np.random.default_rng(params.seed)
-    resampling = draw_resampling(truths[VAL].num_images, params.num_resamples, "percentile", rng)
+    rng = np.random.default_rng(plan.seed)
+    resampling = draw_resampling(truths[VAL].num_images, plan.num, "percentile", rng)
+    located = located_by(read_split(files.predictions, VAL, LOCALISED), truths[VAL])
     tables, curves = [], []
     replicates: dict[str, Floats] = {}
     for case in studies(profile, files, truths, resampling):
@@ -57,6 +69,10 @@ def main(profile: str, run: str, seed: int) -> None:
         tables.append(table_of(case.policy, numbers, resampling))
         curves += list(curves_of(case))
         replicates |= replicates_of(case.policy, numbers)
+    numbers = study_localisation(located, resampling.counts)
+    tables.append(table_of(LOCALISED, numbers, resampling))
+    replicates |= replicates_of(LOCALISED, numbers)
+    curves += [localisation_curve(name, found, resampling) for name, found in located.items()]
     write_parquet(files.of_presence("presence"), pd.concat(tables, ignore_index=True))
     write_parquet(files.of_presence("presence_curves"), pd.concat(curves, ignore_index=True))
     write_replicates(
@@ -66,7 +82,7 @@ def main(profile: str, run: str, seed: int) -> None:
 
 def studies(profile: str, files: RunFiles, truths: Mapping[str, Truth], resampling: Resampling) -> Iterator[Study]:
     """One for every policy that the data carry, and under which either split has both classes."""
-    first = {name: read_split(files.predictions, name, "labelled") for name in (CALIBRATION, VAL)}
+    first = {name: read_split(files.predictions, name, LOCALISED) for name in (CALIBRATION, VAL)}
     people = {name: split.annotation_ids for name, split in first.items()}
     for policy, floor in read_floors(floors_file(profile), people):
         calibration, val = (read_split(files.predictions, name, policy) for name in (CALIBRATION, VAL))
@@ -77,6 +93,18 @@ def studies(profile: str, files: RunFiles, truths: Mapping[str, Truth], resampli
 
 def labels_of(split: Split, truth: Truth) -> Labelled:
     return Labelled(split.present, split.present_weight, image_positions(truth.image_ids, split.image_ids))
+
+
+def located_by(val: Split, truth: Truth) -> dict[str, Located]:
+    """How sure the heatmap's peak, and a presence head, are of each keypoint, and how near it is to its label."""
+    persons = truth.persons(val.annotation_ids)
+    similarity = keypoint_similarity(val.keypoints, truth.people, persons, RULES["coco"])
+    confidences = {"heatmap_peak": np.clip(val.score, 0, 1)}  # a peak can leave [0, 1]
+    if val.presence is not None:
+        confidences["presence_head"] = val.presence
+    image = truth.people.image[persons]
+    weight = val.present_weight * val.present
+    return {name: Located(confidence, similarity, weight, image) for name, confidence in confidences.items()}
 
 
 def has_both_classes(labels: Labelled) -> bool:
@@ -138,17 +166,19 @@ def curves_of(case: Study) -> Iterator[pd.DataFrame]:
         if name in CALIBRATED:
             for calibrator, probability in calibrated(source, case.splits.calibration):
                 found = reliability(probability, labels.present, labels.weight, labels.image, case.resampling)
-                filled = found.number > 0
-                yield _curve(
-                    case.policy,
-                    name,
-                    f"reliability/{calibrator}",
-                    found.mean_probability[filled],
-                    found.observed[filled],
-                    found.low[filled],
-                    found.high[filled],
-                    found.number[filled],
-                )
+                yield _binned(case.policy, name, f"reliability/{calibrator}", found)
+
+
+def localisation_curve(source: str, located: Located, resampling: Resampling) -> pd.DataFrame:
+    """Mean similarity with the label against confidence."""
+    return _binned(LOCALISED, source, LOCALISATION, reliability(*located, resampling))
+
+
+def _binned(policy: str, source: str, curve: str, found: Reliability) -> pd.DataFrame:
+    """The bins that hold something."""
+    filled = found.number > 0
+    low, high, number = found.low[filled], found.high[filled], found.number[filled]
+    return _curve(policy, source, curve, found.mean_probability[filled], found.observed[filled], low, high, number)
 
 
 def _curve(policy: str, source: str, curve: str, x: Floats, y: Floats, *rest: Any) -> pd.DataFrame:

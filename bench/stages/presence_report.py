@@ -115,6 +115,7 @@ def write_page(folder: Path, page: Page) -> None:
         pages.thresholds_table(systems, plan.policy, people),
         pages.ranking_table(systems, plan.policy, people),
         pages.calibration_table(systems, plan.policy, people),
+        pages.localisation_table(systems, people),
         pages.keypoint_table(systems, plan.policy, people),
     ]
     shown = [table for table in shown if table.records]
@@ -137,16 +138,8 @@ def write_figures(folder: Path, page: Page) -> None:
         save(figures.draw_curves(systems, shown, f"Presence {on}, policy {shown}"), folder / f"curves_{shown}.png")
     title = f"What probabilities of presence mean, {on}, bands 95 % over images"
     save(figures.draw_reliability(systems, page.shown_policies, title), folder / "reliability.png")
-    if localised := localised_policy(page):
-        title = f"Peak and place, {on}, bands 95 % over images"
-        save(figures.draw_localisation(systems, localised, title), folder / "localisation.png")
-
-
-def localised_policy(page: Page) -> str | None:
-    """The policy under which there are curves of localisation: the headline one if it may be; None without any."""
-    curves = page.systems[0].curves[0]
-    found = list(curves.loc[curves["curve"] == "localisation", "policy"].unique())
-    return page.plan.policy if page.plan.policy in found else next(iter(found), None)
+    title = f"Confidence and place {on}, bands 95 % over images"
+    save(figures.draw_localisation(systems, title), folder / "localisation.png")
 
 
 def write_cases(folder: Path, page: Page) -> Mapping[str, str]:
@@ -182,7 +175,6 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
         num_systems=len(page.systems),
         several_seeds=any(system.num_seeds > 1 for system in page.systems),
         curves=page.shown_policies,
-        localised=localised_policy(page),
         cases=cases,
         cases_policy=TRUE if TRUE in page.systems[0].policies else page.plan.policy,
         tables={table.name: tables.to_markdown(table) for table in shown},
@@ -220,8 +212,8 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 - **Micro** pools all keypoints; **macro** is the mean over keypoints. A score that only knows which keypoints are
   mostly there does well in micro AUROC and is a coin in macro.
 - **Read from**: the *presence head*, where a system has one; from any heatmap its *peak*, the peak after a *blur*, its
-  *mass*, its *entropy* and the *gap* between its two highest peaks; *logistic* is a logistic regression on these five,
-  fitted on the calibration split.
+  *mass*, its *entropy* and the *gap* between its two highest peaks; *logistic on heatmap* is a logistic regression on
+  these five, fitted on the calibration split.
 - **Floors**: *box geometry* knows the person's box and no pixel, *prevalence* how often each keypoint is there and no
   image, *always present* nothing. What does not beat box geometry has learnt nothing of what it saw.
 - Brackets are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Differences are
@@ -235,16 +227,15 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 
 {{ winners }}
 
-The best source is the one of highest AUROC on these very people, which flatters it a little; differences here are not
-tested.
+Every system is read from its main source, fixed beforehand: the presence head where it has one, else the heatmap peak.
+Differences here are not tested. *Logistic on heatmap* reads five statistics of the same heatmap.
 
 {{ tables.winners }}
 
 ![Presence under every policy](policies.png)
 
-In the figure, every system is read from its main source: the head where it has one, else the heatmap peak.
-Floors are those of {{ first }}'s crops. As CSV: [winners.csv](winners.csv); every number of all policies, sources and
-rules: [numbers.csv](numbers.csv).
+Floors in the figure are those of {{ first }}'s crops. As CSV: [winners.csv](winners.csv); every number of all policies,
+sources and rules: [numbers.csv](numbers.csv).
 
 ## Does the presence head beat thresholding the heatmap?
 
@@ -252,7 +243,8 @@ rules: [numbers.csv](numbers.csv).
 
 {% if "head" in tables %}
 A line is called better or worse where its interval leaves out 0 and its p, Holm, is below .05. F1 is at the threshold
-of highest F1 on the calibration split. Floors stand in the tables above and below.
+of highest F1 on the calibration split. Of the floors, box geometry is the strongest; the others stand in the tables
+above and below.
 
 {{ tables.head }}
 
@@ -265,8 +257,8 @@ As CSV: [head.csv](head.csv).
 **With fewer than 3 systems (here {{ num_systems }}), a ranking means little**: two can only stay or trade places.
 
 {% endif %}
-Kendall's tau is 1 where two policies rank the systems (each by its main source) alike, -1 where one is the other
-reversed. A wide interval says that these images do not settle the ranking.
+Kendall's tau is 1 where two policies rank the systems (each by its main source; floors are no systems) alike, -1 where
+one is the other reversed. A wide interval says that these images do not settle the ranking.
 
 {% if "agreement" in tables %}
 {{ tables.agreement }}
@@ -321,11 +313,17 @@ As CSV: [calibration.csv](calibration.csv).
 
 ![Reliability](reliability.png)
 
-{% if localised %}
-Another question is whether the height of the heatmap's peak says how near a labelled keypoint was found:
+## Does confidence say how near a keypoint is?
 
-![Peak against similarity](localisation.png)
-{% endif %}
+Another question, kept apart from presence: of labelled keypoints alone, is the height of the heatmap's peak, or the
+head's presence, the similarity with the label (a keypoint's term of OKS, 1 at its very place) that is to be expected?
+A head is not trained for it: presence says that a keypoint is there, not that it was found.
+
+{{ tables.localisation }}
+
+As CSV: [localisation.csv](localisation.csv).
+
+![Confidence against similarity](localisation.png)
 
 ## By keypoint
 

@@ -23,7 +23,7 @@ def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
 
 
 def write_plan(grid: Grid) -> None:
-    """One file per stage and run, one each for prepare, report and ablations, and one for the code of each stage."""
+    """One file per stage and run, one for each stage of all runs, and one for the code of each stage."""
     folder = plan_dir(grid.profile)
     runs = {**grid.experiments, **grid.ablations}
     weights = {run: weights_digest(train) for run, train in runs.items()}  # first, as a file may be missing
@@ -56,6 +56,7 @@ def write_plan(grid: Grid) -> None:
     errors |= {"evaluate": grid.evaluate.model_dump(mode="json")}
     write_json(folder / "errors.json", errors)
     write_json(folder / "stress_report.json", errors | {"stress": grid.stress.model_dump(mode="json")})
+    write_json(folder / "presence.json", resampling)
     presence = {key: report[key] for key in ("profile", "seeds", "systems", "resampling")}
     write_json(folder / "presence_report.json", presence | {"policy": grid.evaluate.presence_policy})
     ablations = {

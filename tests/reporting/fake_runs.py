@@ -27,8 +27,8 @@ from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling, percentile_interval
 from bench.metrics.oks import Matches, match
 from bench.metrics.presence import MACRO, POOLED, VIEWS, Labelled, metrics_at, ranking
+from bench.metrics.presence_study import LOCALISED, Located, Splits, study, study_calibration, study_localisation
 from bench.metrics.presence_study import Source as ScoreSource
-from bench.metrics.presence_study import Splits, study, study_calibration
 from bench.reporting.results import Result, write_matches, write_replicates
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
@@ -268,6 +268,9 @@ def make_presence(runs_dir: Path, manifest: dict[str, Any], name: str, seed: int
         probabilities = {key: sources[key] for key in ("presence_head", "heatmap_peak", "logistic") if key in sources}
         splits = Splits(labels, labels)
         numbers = study(sources, splits, counts) | study_calibration(probabilities, splits, counts)
+        if policy == LOCALISED:
+            said = {key: np.clip(sources[key].val, 0, 1) for key in ("heatmap_peak", "presence_head") if key in sources}
+            numbers |= study_localisation({key: Located(x, x**2, *labels[1:]) for key, x in said.items()}, counts)
         for (source, rule, metric), values in numbers.items():
             for v, view in enumerate(VIEWS):
                 interval = percentile_interval(float(values[0, v]), values[1:, v])
@@ -275,7 +278,8 @@ def make_presence(runs_dir: Path, manifest: dict[str, Any], name: str, seed: int
                 if view in (POOLED, MACRO):
                     columns[f"{policy}/{source}/{rule}/{view}/{metric}"] = values[:, v]
         for source in sources:
-            kinds = ["roc", "pr_present", "pr_absent"] + ["localisation"] * (source == "heatmap_peak")
+            kinds = ["roc", "pr_present", "pr_absent"]
+            kinds += ["localisation"] * (policy == LOCALISED and source in ("heatmap_peak", "presence_head"))
             kinds += [f"reliability/{c}" for c in ("none", "platt", "isotonic")] * (source in probabilities)
             bend = 0.5 + len(name) / 10 + len(curves) % 3 / 10
             curves += [(policy, source, *point) for kind in kinds for point in presence_curve(kind, bend)]

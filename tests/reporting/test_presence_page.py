@@ -39,7 +39,7 @@ def page_of(project: Path) -> str:
 
 def test_every_score_has_its_interval(project: Path) -> None:
     page = page_of(project)
-    assert len(list(tables_of(page))) == 9
+    assert len(list(tables_of(page))) == 10
     assert count_scores(page) > 500
     assert bare_scores(page) == []
 
@@ -59,11 +59,11 @@ def test_every_table_of_scores_shows_the_floors(project: Path) -> None:
 
 
 def test_ece_stands_without_an_interval(project: Path) -> None:
-    (table,) = (t for t in tables_of(page_of(project)) if any("ECE" in header for header in t.header))
-    places = [i for i, header in enumerate(table.header) if "ECE" in header]
-    assert len(places) == 2
-    assert all("biased upwards, no interval" in table.header[i] for i in places)
-    assert all(re.fullmatch(r"\d\.\d{3}", line[i]) for line in table.lines for i in places)
+    tables = [t for t in tables_of(page_of(project)) if any("ECE" in header for header in t.header)]
+    columns = [(t, i) for t in tables for i, header in enumerate(t.header) if "ECE" in header]
+    assert len(columns) == 3  # two of presence, one of localisation
+    assert all("biased upwards, no interval" in table.header[i] for table, i in columns)
+    assert all(re.fullmatch(r"\d\.\d{3}", line[i]) for table, i in columns for line in table.lines)
     numbers = pd.read_csv(project / "reports/demo/presence/numbers.csv")
     assert numbers.loc[numbers["metric"].isin(["ECE", "ECE_mass"]), ["low", "high"]].isna().all(axis=None)
     assert numbers.loc[numbers["metric"] == "Brier", "low"].notna().any()
@@ -71,7 +71,7 @@ def test_ece_stands_without_an_interval(project: Path) -> None:
 
 def test_the_head_is_compared_and_corrected_over_the_page(project: Path) -> None:
     frame = pd.read_csv(project / "reports/demo/presence/head.csv")
-    assert len(frame) == 5 * 2 * 2  # policies with both classes, opponents, metrics
+    assert len(frame) == 5 * 3 * 2  # policies with both classes, opponents, metrics
     np.testing.assert_allclose(holm(frame["p"].to_numpy()), frame["p_family"], atol=0.02)
     runs = project / "runs/demo"
     seeds = sorted(int(file.stem.rsplit("-", 1)[1]) for file in (runs / "presence").glob(f"{PARENT}-*"))
