@@ -6,38 +6,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.config import TestParams, TrainConfig
 from bench.data.coco import Person, persons_in, persons_of
-from bench.data.dataset import ordered_loader
 from bench.data.detections import read_detections
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.data.predictions import CALIBRATION, DETECTED, STATISTICS, UNLABELLED, VAL, write_predictions
 from bench.data.windows import Windows, label_persons, windows_of
-from bench.inference.predict import Predictions, on_device, predict
+from bench.inference.predict import Predictions
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, detections_file, has_detections, plan_dir, read_model
-from bench.stages.run_model import build, build_codec, build_fabric, build_samples, read_manifest
-from bench.training.checkpoint import load_checkpoint
+from bench.stages.files import RunFiles, detections_file, has_detections
+from bench.stages.run_model import build_samples, open_run, read_manifest
 
 EVERY_POLICY = "labelled"  # samples need one, predictions carry the labels of all
 
 
 def main(profile: str, run: str, seed: int) -> None:
     """Write runs/<profile>/predictions/<run>-<seed>.parquet."""
-    plan = plan_dir(profile) / run
-    config = read_model(plan / "train.json", TrainConfig)
-    test = read_model(plan / "predict.json", TestParams)
     files = RunFiles(profile, run, seed)
-    model = build(config, pretrained=False)
-    load_checkpoint(files.checkpoint, model)
-    fabric = build_fabric(config.precision)
-    codec = build_codec(config, model)
-    wrapped = fabric.setup(model)
+    trained = open_run(files)
     frames = []
     for split, persons in splits_of(profile):
-        samples = build_samples(config, codec, persons, EVERY_POLICY, None, seed)
-        loader = on_device(fabric, ordered_loader(samples, test.batch_size, config.num_workers))
-        predictions = predict(wrapped, loader, codec, decoding=test.decoding, flip_test=test.flip_test)
+        samples = build_samples(trained.config, trained.codec, persons, EVERY_POLICY, None, seed)
+        predictions = trained.predict(samples)
         frames.append(predictions_frame(split, persons, windows_of(persons, samples.crop), predictions))
     write_predictions(files.predictions, frames)
 

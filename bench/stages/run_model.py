@@ -1,17 +1,21 @@
-"""What stages train and predict share: a run's model, its codec and its samples, from its parameters."""
+"""What the stages share that build or open a run's model: it, its codec and its samples, from its parameters."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lightning_fabric import Fabric
+from torch import nn
 
-from bench.config import AugmentParams, TrainConfig
+from bench.config import AugmentParams, TestParams, TrainConfig
 from bench.data.coco import CocoDict, Person, read_coco
 from bench.data.codec import Codec
-from bench.data.dataset import PoseDataset
+from bench.data.dataset import PoseDataset, ordered_loader
 from bench.data.geometry import Crop
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.errors import UserError
-from bench.stages.files import manifest_file
+from bench.inference.predict import Predictions, on_device, predict
+from bench.stages.files import RunFiles, manifest_file, plan_dir, read_model
+from bench.training.checkpoint import load_checkpoint
 from models import PoseModel, build_model
 
 
@@ -52,3 +56,31 @@ def read_manifest(profile: str, name: str) -> CocoDict:
 def build_fabric(precision: str) -> Fabric:
     """One device, the best there is."""
     return Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
+
+
+class TrainedRun(NamedTuple):
+    """A run that is asked: its parameters, and its model with the weights of the checkpoint, on the device."""
+
+    config: TrainConfig
+    test: TestParams
+    codec: Codec
+    fabric: Fabric
+    model: nn.Module
+
+    def predict(self, samples: PoseDataset) -> Predictions:
+        """Predictions for every person of the samples, in their order."""
+        loader = on_device(self.fabric, ordered_loader(samples, self.test.batch_size, self.config.num_workers))
+        return predict(self.model, loader, self.codec, decoding=self.test.decoding, flip_test=self.test.flip_test)
+
+
+def open_run(files: RunFiles) -> TrainedRun:
+    """Raises:
+    UserError: the run has no plan or no checkpoint, or the two do not fit each other.
+    """
+    plan = plan_dir(files.profile) / files.run
+    config = read_model(plan / "train.json", TrainConfig)
+    test = read_model(plan / "predict.json", TestParams)
+    model = build(config, pretrained=False)
+    load_checkpoint(files.checkpoint, model)
+    fabric = build_fabric(config.precision)
+    return TrainedRun(config, test, build_codec(config, model), fabric, fabric.setup(model))

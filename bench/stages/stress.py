@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from bench.config import StressParams, TestParams, TrainConfig
+from bench.config import StressParams, TestParams
 from bench.data.coco import CocoDict, Person, persons_of
 from bench.data.codec import Codec
 from bench.data.dataset import Sample
@@ -21,28 +21,20 @@ from bench.data.truncation import Condition, conditions, known_positions
 from bench.inference.predict import decode_batch, on_device, run_model
 from bench.stages.command import run_command
 from bench.stages.files import RunFiles, plan_dir, read_model
-from bench.stages.run_model import build, build_codec, build_fabric, read_manifest
-from bench.training.checkpoint import load_checkpoint
+from bench.stages.run_model import open_run, read_manifest
 
 
 def main(profile: str, run: str, seed: int) -> None:
     """Write runs/<profile>/stress/<run>-<seed>.parquet."""
-    plan = plan_dir(profile) / run
-    config = read_model(plan / "train.json", TrainConfig)
-    test = read_model(plan / "predict.json", TestParams)
-    params = read_model(plan / "stress.json", StressParams)
+    params = read_model(plan_dir(profile) / run / "stress.json", StressParams)
     files = RunFiles(profile, run, seed)
-    model = build(config, pretrained=False)
-    load_checkpoint(files.checkpoint, model)
-    fabric = build_fabric(config.precision)
-    codec = build_codec(config, model)
-    manifest = read_manifest(profile, VAL)
-    people = choose_people(manifest, params.num_persons, params.seed)
+    config, test, codec, fabric, model = open_run(files)
+    people = choose_people(read_manifest(profile, VAL), params.num_persons, params.seed)
     crop = Crop(config.input_size, config.bbox_padding, config.fit, codec.aligned)
     grid = conditions(sides=params.sides, kept=params.kept, paddings=params.paddings)
     samples = TruncatedDataset(people.persons, crop, sorted(set(map(asked, grid))), params.seed)
     loader = on_device(fabric, truncated_loader(samples, test.batch_size, config.num_workers))
-    frame = predict_frame(fabric.setup(model), loader, codec, test, samples, people)
+    frame = predict_frame(model, loader, codec, test, samples, people)
     write_stressed(files.stress, under_every_condition(frame, grid))
 
 
