@@ -68,6 +68,7 @@ class CropCoco(NamedTuple):
 
     persons: list[Person]  # v = 3 is 0 in their labels, as there is nothing to localise; positions stay
     annotated: Annotated
+    area: Floats  # (N,) as annotated, square pixels
 
     def label(self, rule: str) -> PresenceLabel:
         """Presence and its weight, (N, K) each, by one of `RULES`; weight 0 without a label.
@@ -103,7 +104,8 @@ def read_cropcoco(file: Path, image_root: Path) -> CropCoco:
         # Persons of whom all is out of the window count here, unlike in COCO.
         "annotations": [_as_coco(a, num_keypoints=sum(v > 0 for v in a["keypoints"][2::3])) for a in kept],
     }
-    return CropCoco(persons_of(manifest), _annotated(kept, size_of))
+    area = np.array([annotation["area"] for annotation in kept], dtype=np.float64)
+    return CropCoco(persons_of(manifest), _annotated(kept, size_of), area)
 
 
 def _image_sizes(file: Path, images: list[CocoDict]) -> dict[int, tuple[int, int]]:
