@@ -6,7 +6,7 @@ What is said: a keypoint of a pose is emitted or suppressed (`emit`). Under a la
 are those that count and are not present (`bench.data.presence`); one that is both labelled and known to be absent, say
 out of the window, counts as absent.
 Letters: I images, P annotated people, D detections, K keypoints, N pairs, Q similarities or presence thresholds,
-T similarity thresholds, S data sets, M claims.
+T similarity thresholds, S data sets, M claims, R runs of hits.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from bench.data.geometry import Floats
 from bench.data.people import Detections, People
 from bench.errors import UserError
-from bench.metrics.average_precision import RECALL_POINTS, Evaluation
+from bench.metrics.average_precision import RECALL_POINTS
 from bench.metrics.errors import FOUND
 from bench.metrics.oks import (
     CHUNK,
+    HIT,
+    IGNORED,
     RULES,
     THRESHOLDS,
     Bools,
@@ -39,6 +41,8 @@ from bench.metrics.oks import (
 )
 
 PRESENCE_THRESHOLDS = np.arange(21) / 20
+COCO_SLACK = np.spacing(1)  # which COCOeval adds to the number of detections
+CELLS = 2**18  # claims of all data sets at a time, so that they fit into a core's cache
 
 Similarity = Callable[[Ints, Ints], Floats]
 """Of pairs: places among the detections and among the people, (N,) each, to a similarity (N,)."""
@@ -184,7 +188,7 @@ def average_precisions(
     people: People,
     detections: Detections,
     similarities: Sequence[Similarity],
-    counts: NDArray[np.number],
+    counts: NDArray[np.integer],
     rules: Rules = RULES["coco"],
 ) -> Floats:
     """AP and AR (S, Q, 2) by each similarity, of all people large or small; `counts` (S, I) says how often each image
@@ -202,14 +206,26 @@ def average_precisions(
         replaced = _replace_oks(pairs, people, kept, similarity)
         return match(people, found, counts.shape[1], rules, groups, pairs=replaced)
 
-    # As if they were so many thresholds more: they share the detections, their order and whatever is unmatched.
+    # As if they were so many thresholds more: many are hit alike, and those are counted once.
     matches = [match_by(similarity) for similarity in similarities]
-    outcome = np.concatenate([m.outcome for m in matches], axis=1)
-    person = np.concatenate([m.person for m in matches], axis=1)
-    evaluation = Evaluation(matches[0]._replace(outcome=outcome, person=person))
-    curves = np.stack([np.concatenate(evaluation.curves(row)) for row in counts])  # (S, 2, Q * T)
-    means = curves.reshape(len(counts), 2, len(matches), -1).mean(axis=-1)
+    outcome, alike = np.unique(np.concatenate([m.outcome[0] for m in matches]), axis=0, return_inverse=True)
+    curves = _average_matches(matches[0], outcome, counts.astype(np.int64))
+    means = curves.take(alike.ravel(), axis=-1).reshape(len(counts), 2, len(matches), -1).mean(axis=-1)
     return np.asarray(np.swapaxes(means, 1, 2))
+
+
+def _average_matches(matches: Matches, outcome: NDArray[np.int8], counts: Ints) -> Floats:
+    """Average precision and recall (S, 2, T) of these detections, where they are what `outcome` (T, D) says."""
+    order = np.argsort(-matches.score, kind="stable")
+    image, outcome = matches.image[order], outcome[:, order]
+    counted, alike = np.unique(outcome != IGNORED, axis=0, return_inverse=True)  # few, most often one
+    values = np.empty((len(counts), 2, len(outcome)))
+    for i, row in enumerate(counted):
+        chosen, places = np.flatnonzero(alike.ravel() == i), np.flatnonzero(row)
+        hit = outcome[chosen][:, places] == HIT
+        ranking = _Ranking(image[places], np.arange(len(places)), hit, matches.num_counted[0], slack=COCO_SLACK)
+        values[:, :, chosen] = np.stack([ranking.average_precisions(counts), ranking.recalls(counts)], axis=1)
+    return values
 
 
 def _replace_oks(pairs: Pairs, people: People, kept: Ints, similarity: Similarity) -> Pairs:
@@ -227,7 +243,7 @@ def gated_ap(
     detections: Detections,
     absent: Bools,
     presence: Floats,
-    counts: NDArray[np.number],
+    counts: NDArray[np.integer],
     thresholds: Floats = PRESENCE_THRESHOLDS,
     rules: Rules = RULES["coco"],
 ) -> Floats:
@@ -307,10 +323,10 @@ def keypoint_ap(
     num_present = np.zeros((counts.shape[1], there.shape[1]), dtype=np.int64)
     np.add.at(num_present, people.image, there)
     claims = _claims(people, detections, person, score, absent, rules, thresholds)
-    rankings = [_Ranking(claims, num_present.sum(axis=1))]
-    rankings += [_Ranking(claims.of(k), column) for k, column in enumerate(num_present.T)]
-    values = np.array([[ranking.average_precision(row) for ranking in rankings] for row in counts.astype(np.int64)])
-    pooled, per_keypoint = values[:, 0], values[:, 1:]
+    rankings = [claims.rank(num_present.sum(axis=1))]
+    rankings += [claims.of(k).rank(column) for k, column in enumerate(num_present.T)]
+    values = [ranking.average_precisions(counts.astype(np.int64)).mean(axis=1) for ranking in rankings]
+    pooled, per_keypoint = values[0], np.stack(values[1:], axis=1)
     return KeypointAP(pooled, _mean_of_defined(per_keypoint), per_keypoint)
 
 
@@ -325,6 +341,11 @@ class _Claims(NamedTuple):
     def of(self, keypoint: int) -> "_Claims":
         chosen = self.keypoint == keypoint
         return _Claims(self.image[chosen], self.keypoint[chosen], self.score[chosen], self.hit[:, chosen])
+
+    def rank(self, num_present: Ints) -> "_Ranking":
+        """Those of equal score together; `num_present` (I,) keypoints are there to be found in each image."""
+        ends = np.flatnonzero(np.append(np.diff(self.score) != 0, True)[: len(self.score)])
+        return _Ranking(self.image, np.repeat(ends, np.diff(ends, prepend=-1)), self.hit, num_present)
 
 
 def _claims(
@@ -362,58 +383,92 @@ def _judge(people: People, detections: Detections, person: Ints, absent: Bools, 
     return counted, similarity
 
 
-class _Curve(NamedTuple):
-    """The hits of a ranking at one threshold, the best score first."""
+class _Runs(NamedTuple):
+    """Hits that stand together at one threshold, of which the last has the highest precision whatever is taken."""
 
-    image: Ints
-    end: Ints  # place in the ranking of the last claim of the same score
+    first: Ints  # (R,) place among the claims
+    last: Ints  # (R,)
+    end: Ints  # (R,) place of the last claim that is emitted with the last hit
 
 
 class _Ranking:
-    """Claims in one order, ready to be counted in any multiset of the images."""
+    """Claims in one order, the best score first, ready to be counted in any multiset of the images."""
 
-    def __init__(self, claims: _Claims, num_present: Ints) -> None:
-        """`num_present` (I,) keypoints are there to be found in each image."""
-        self._image = claims.image
+    def __init__(self, image: Ints, end: Ints, hit: Bools, num_present: Ints, slack: float = 0) -> None:
+        """Of claims: `image` (M,), `end` (M,) the place of the last one that is emitted with it, `hit` (T, M); of
+        images: `num_present` (I,), what is there to be found. `slack` is added to the number of claims."""
+        self._image = image
         self._num_present = num_present
-        ends = np.flatnonzero(np.append(np.diff(claims.score) != 0, True)[: len(claims.score)])
-        end = np.repeat(ends, np.diff(ends, prepend=-1))
-        self._curves = [_Curve(claims.image[row], end[row]) for row in claims.hit]
+        self._hit = hit
+        self._slack = slack
+        self._runs = [_runs(row, end) for row in hit]
 
-    def average_precision(self, counts: Ints) -> float:
-        """Mean over the thresholds, NaN where nothing is present; image i is taken counts[i] times.
+    def average_precisions(self, counts: Ints) -> Floats:
+        """(S, T), NaN where nothing is present; image i is taken counts[s, i] times in data set s."""
+        step = max(CELLS // max(len(self._image), 1), 1)
+        parts = [self._average_precisions(counts[start : start + step]) for start in range(0, len(counts), step)]
+        return np.concatenate(parts)
 
-        Counts are whole numbers, which add up twice as fast as floats.
-        """
-        total = int(self._num_present @ counts)
-        if total == 0:
-            return np.nan
-        needed = _hits_needed(total)
-        claimed = np.maximum(np.cumsum(counts[self._image]), 1)  # no hit among none
-        values = [_interpolate(np.cumsum(counts[c.image]), claimed[c.end], needed) for c in self._curves]
-        return sum(values) / len(values)
+    def _average_precisions(self, counts: Ints) -> Floats:
+        total = counts @ self._num_present
+        needed = _hits_needed(np.maximum(total, 1))
+        claimed = np.zeros((len(counts), len(self._image) + 1), dtype=np.int64)  # up to each claim, 0 before the first
+        np.cumsum(counts[:, self._image], axis=1, out=claimed[:, 1:])
+        values = [
+            _interpolate(
+                claimed[:, runs.last + 1] - claimed[:, runs.first],
+                np.maximum(claimed[:, runs.end + 1], 1) + self._slack,  # no hit among none
+                needed,
+            )
+            for runs in self._runs
+        ]
+        return np.where(total[:, None] > 0, np.stack(values, axis=1), np.nan)
+
+    def recalls(self, counts: Ints) -> Floats:
+        """(S, T) of all claims, NaN where nothing is present."""
+        num_images = len(self._num_present)
+        hits = counts @ np.stack([np.bincount(self._image[row], minlength=num_images) for row in self._hit], axis=1)
+        total = (counts @ self._num_present)[:, None]
+        return np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0)
 
 
-def _hits_needed(total: int) -> Ints:
-    """The fewest hits with hits / total >= each of `RECALL_POINTS`, to the last rounding of the quotient."""
+def _runs(hit: Bools, end: Ints) -> _Runs:
+    """Of hits (M,). The next claim goes on with a run where it is a hit, and no miss is emitted with it alone."""
+    alone = end == np.arange(len(end))
+    goes_on = hit[:-1] & hit[1:] & (alone[1:] | (end[1:] == end[:-1]))
+    first = np.flatnonzero(hit & ~np.concatenate([[False], goes_on])[: len(hit)])
+    last = np.flatnonzero(hit & ~np.concatenate([goes_on, [False]])[: len(hit)])
+    return _Runs(first, last, end[last])
+
+
+def _hits_needed(total: Ints) -> Ints:
+    """The fewest hits (S, R) with hits / total >= each of `RECALL_POINTS`, to the last rounding of the quotient."""
+    total = total[:, None]
     needed = np.ceil(RECALL_POINTS * total).astype(np.int64)
     needed -= (needed - 1) / total >= RECALL_POINTS
     needed += needed / total < RECALL_POINTS
     return needed
 
 
-def _interpolate(hits: Ints, claimed: Ints, needed: Ints) -> float:
-    """Average precision from the hits up to each hit and the claims up to each score, as `Evaluation` has it: the
-    highest precision at each recall or beyond, 0 beyond the highest reached.
+def _interpolate(taken: Ints, claimed: Floats, needed: Ints) -> Floats:
+    """Average precision (S,) as `Evaluation` has it: the highest precision at each recall or beyond, 0 beyond the
+    highest reached.
 
-    The hits before the last of a score have all its claims against them, so that none of them is the highest.
+    From the hits of each run (S, R), the claims up to its end (S, R), and the hits needed for each point of recall
+    (S, 101). The hits before the last of a score have all its claims against them, so that none of them is the highest.
     """
-    place = np.searchsorted(hits, needed)
-    reached = place[place < len(hits)]
-    if len(reached) == 0:
-        return 0.0
-    highest = np.maximum.reduceat(hits / claimed, reached)  # from each recall point to the next
-    return float(np.maximum.accumulate(highest[::-1]).sum() / len(needed))
+    if not taken.any():
+        return np.zeros(len(taken))
+    hits = np.cumsum(taken, axis=1)
+    reached = needed <= hits[:, -1:]
+    run_of_hit = np.repeat(np.arange(taken.size), taken.ravel())  # of all data sets, one after the other
+    before = np.cumsum(hits[:, -1]) - hits[:, -1]
+    place = run_of_hit[np.where(reached & (needed > 0), before[:, None] + needed - 1, 0)]
+    place = np.where(needed > 0, place, np.arange(0, taken.size, taken.shape[1])[:, None])
+    highest = np.zeros(needed.shape)  # from each point of recall to the next
+    highest[reached] = np.maximum.reduceat((hits / claimed).ravel(), place[reached])  # recall 0 begins every data set
+    best = np.maximum.accumulate(highest[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(np.ascontiguousarray(best).mean(axis=1))
 
 
 def _mean_of_defined(values: Floats) -> Floats:
