@@ -35,7 +35,7 @@ with open("ran.log", "a") as log:
 """
 
 # They are committed, not cached, so they are made anew where all else comes back from DVC's run cache.
-PAGES = {"report", "errors", "presence_report", "stress_report", "ablations"}
+PAGES = {"report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations"}
 
 SMALL_GRID = {
     "seeds": [0],
@@ -114,7 +114,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def run_stages(*names: str, kind: str = "") -> set[str]:
     """Of systems, or of ablations, which are neither stressed nor studied."""
-    stages = ("train", "predict", "evaluate", *(() if kind else ("stress", "presence")))
+    stages = ("train", "predict", "evaluate", *(() if kind else ("stress", "presence", "pose_scores")))
     return {f"{stage}{kind}@{name}" for name in names for stage in stages}
 
 
@@ -153,7 +153,11 @@ def test_a_new_seed_runs_only_itself(project: Project) -> None:
 
 def test_a_threshold_never_retrains(project: Project) -> None:
     project.edit(lambda tree: tree["evaluate"].update(threshold=0.5))
-    systems = {f"{stage}@{name}-0" for stage in ("evaluate", "presence") for name in ("vitpose_presence", "hrnet")}
+    systems = {
+        f"{stage}@{name}-0"
+        for stage in ("evaluate", "presence", "pose_scores")
+        for name in ("vitpose_presence", "hrnet")
+    }
     wanted = systems | {"evaluate_ablation@sigma_6-0"}
     assert project.repro() == PAGES | wanted
     project.edit(lambda tree: tree["evaluate"].update(threshold="max_f1"))
@@ -225,7 +229,7 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
 
     project.edit(shrink)
     output = project.dvc("repro")
-    assert output.count("Running stage") == 17
+    assert output.count("Running stage") == 19
     row = json.loads((project.root / "runs/demo/rows/vitpose_presence-0.json").read_text())
     assert row["data"]["num_persons"] == 16
     assert set(row["thresholds"]) == {"presence_head", "heatmap_peak", "always_present"}
@@ -234,6 +238,7 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
         "demo/systems/README.md",
         "demo/errors/README.md",
         "demo/presence/README.md",
+        "demo/pose_scores/README.md",
         "demo/truncation/README.md",
         "demo/ablations/README.md",
     ):

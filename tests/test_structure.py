@@ -78,24 +78,27 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Copied:
     return Copied(root, digests(root))
 
 
-PAGES = {"report", "errors", "presence_report", "stress_report", "ablations"}
+PAGES = {"report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations"}
 EVERY_PAGE = PAGES | {"architectures"}
 
 
 @pytest.mark.parametrize(
     ("file", "stale"),
     [
-        ("bench/metrics/presence.py", {"evaluate", "presence"} | EVERY_PAGE),  # rows are named by its metrics
-        ("bench/metrics/bootstrap.py", {"evaluate", "presence"} | EVERY_PAGE),
+        # Rows are named by its metrics.
+        ("bench/metrics/presence.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
+        ("bench/metrics/bootstrap.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
         (
             "bench/metrics/oks.py",
-            {"train", "evaluate", "presence"} | EVERY_PAGE,
+            {"train", "evaluate", "presence", "pose_scores"} | EVERY_PAGE,
         ),  # the best epoch is that of the highest AP
         ("bench/metrics/strata.py", {"errors"}),
         ("bench/metrics/presence_study.py", {"presence", "presence_report"}),
         ("bench/reporting/presence_page.py", {"presence_report"}),
-        ("bench/inference/scoring.py", {"train", "evaluate"} | EVERY_PAGE),
-        ("bench/inference/nms.py", {"evaluate", "errors"}),
+        ("bench/metrics/pose_scores.py", {"pose_scores"}),
+        ("bench/reporting/pose_page.py", {"pose_scores_report"}),
+        ("bench/inference/scoring.py", {"train", "evaluate", "pose_scores"} | EVERY_PAGE),
+        ("bench/inference/nms.py", {"evaluate", "errors", "pose_scores"}),
         ("bench/data/detections.py", {"prepare", "predict"}),
         (
             "bench/data/predictions.py",
@@ -106,6 +109,7 @@ EVERY_PAGE = PAGES | {"architectures"}
                 "errors",
                 "presence",
                 "presence_report",
+                "pose_scores",
                 "floors",
                 "stress",
                 "stress_report",
@@ -120,10 +124,10 @@ EVERY_PAGE = PAGES | {"architectures"}
         ("models/hrnet.py", {"train", "predict", "stress", "architectures"}),
         ("bench/stages/evaluate.py", {"evaluate"}),
         ("bench/stages/provenance.py", {"evaluate"}),
-        ("bench/reporting/results.py", {"evaluate", "presence"} | EVERY_PAGE),
+        ("bench/reporting/results.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
         ("bench/reporting/tables.py", EVERY_PAGE),
         ("bench/published.py", EVERY_PAGE),
-        ("bench/reporting/rows.py", {"evaluate", "presence"} | EVERY_PAGE),
+        ("bench/reporting/rows.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
         ("bench/errors.py", set(STAGE_MODULES)),
         ("bench/resolve.py", set()),
     ],

@@ -24,6 +24,7 @@ class People(NamedTuple):
     bbox: Floats  # (P, 4) x, y, w, h
     crowd: NDArray[np.bool_]  # (P,) a region of many people: may be matched many times, never counts
     num_keypoints: NDArray[np.int64]  # (P,) as annotated; nobody with 0 counts
+    annotation_id: NDArray[np.int64]  # (P,)
 
 
 class Detections(NamedTuple):
@@ -71,6 +72,7 @@ def people_of(annotations: Sequence[CocoDict], image_ids: NDArray[np.integer]) -
         bbox=np.array([person["bbox"] for person in chosen], dtype=np.float64).reshape(-1, 4),
         crowd=np.array([person["iscrowd"] for person in chosen], dtype=bool),
         num_keypoints=np.array([person["num_keypoints"] for person in chosen], dtype=np.int64),
+        annotation_id=np.array([person["id"] for person in chosen], dtype=np.int64),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.coco import Person
-from bench.data.geometry import Crop, bbox_to_view, crop_matrix, in_shown, inside, warp_points
+from bench.data.geometry import Crop, Floats, bbox_to_view, crop_matrix, in_shown, inside, warp_points
 from bench.data.presence import POLICIES, Labels, PresenceLabel
 
 
@@ -27,6 +27,14 @@ def windows_of(persons: Sequence[Person], crop: Crop) -> Windows:
         for person, view in zip(persons, views, strict=True)
     ]
     return Windows(np.array([view.scale.prod() for view in views]), np.stack(shows))
+
+
+def shown_boxes(bboxes: Floats, input_size: tuple[int, int], padding: float, fit: str) -> Floats:
+    """What crops show of boxes (N, 4), as x0, y0, x1, y1 (N, 4) in image pixels; black around a box is not shown."""
+    views = [bbox_to_view(bbox, input_size, padding, fit) for bbox in bboxes]
+    center = np.array([view.center for view in views]).reshape(-1, 2)
+    size = np.array([view.scale if view.shown is None else view.shown for view in views]).reshape(-1, 2)
+    return np.concatenate([center - size / 2, center + size / 2], axis=1)
 
 
 def labels_of(persons: Sequence[Person]) -> Labels:

@@ -132,13 +132,17 @@ def _trainings(rows: list[Row]) -> list[Row]:
 
 def _load_result(runs_dir: Path, name: str, rows: list[Row], stage: str) -> Result:
     keys = list(rows[0].numbers)
-    tables = [_read_replicates(run_file(runs_dir, "replicates", name, row.seed), row, keys, stage) for row in rows]
+    tables = [read_replicates(run_file(runs_dir, "replicates", name, row.seed), row, keys, stage) for row in rows]
     matches_files = [run_file(runs_dir, "matches", name, row.seed) for row in rows]
     return Result(name, rows, keys, np.stack(tables), matches_files, stage)
 
 
-def _read_replicates(file: Path, row: Row, keys: Sequence[str], stage: str) -> Floats:
-    """(S, M)."""
+def read_replicates(file: Path, row: Row, keys: Sequence[str], stage: str) -> Floats:
+    """Some numbers of a row in every data set, (S, M).
+
+    Raises:
+        UserError: the file is missing or broken, or a number is missing.
+    """
     again = f"run `dvc repro {stage}@{row.experiment}-{row.seed}`"
     try:
         frame = pd.read_parquet(file)

@@ -92,6 +92,10 @@ class RunFiles(NamedTuple):
         return Path("runs", self.profile, kind, f"{self.name}.parquet")
 
     @property
+    def pose_scores(self) -> Path:
+        return Path("runs", self.profile, "pose_scores", f"{self.name}.parquet")
+
+    @property
     def replicates(self) -> Path:
         return Path("runs", self.profile, "replicates", f"{self.name}.parquet")
 

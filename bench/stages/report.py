@@ -188,7 +188,8 @@ PAGE = """\
 
 As CSV: [systems.csv](systems.csv); the table at the top: [overview.csv](overview.csv). What is wrong with the poses:
 [errors](../errors/README.md). What systems say of people of whom a part is cut away:
-[truncation](../truncation/README.md). What the published architectures cost:
+[truncation](../truncation/README.md). Scores of poses that can say that a keypoint is not there:
+[pose scores](../pose_scores/README.md). What the published architectures cost:
 [architectures](../../architectures/README.md).
 
 {% if tables.differences is defined %}
@@ -299,6 +300,7 @@ What the published architectures cost, counted and as published: [architectures]
 
 [Systems: tables, figures, pictures]({{ profile }}/systems/README.md) ·
 [Errors: what is wrong with the poses]({{ profile }}/errors/README.md) ·
+[Pose scores: poses that can say "not there"]({{ profile }}/pose_scores/README.md) ·
 [Truncation: people cut away, left out or covered]({{ profile }}/truncation/README.md) ·
 [Ablations: one factor at a time]({{ profile }}/ablations/README.md)
 

@@ -73,7 +73,7 @@ def test_people_of_other_images_are_left_out(make_coco: MakeCoco) -> None:
 @pytest.mark.parametrize("annotated", [False, True])
 def test_images_may_be_without_people(make_coco: MakeCoco, annotated: bool) -> None:
     people = people_of(make_coco(3, 20)[0]["annotations"] if annotated else [], np.array([5000, 5001]))
-    assert [field.shape for field in people] == [(0,), (0, 17, 2), (0, 17), (0,), (0, 4), (0,), (0,)]
+    assert [field.shape for field in people] == [(0,), (0, 17, 2), (0, 17), (0,), (0, 4), (0,), (0,), (0,)]
 
 
 def test_people_may_have_another_number_of_keypoints(make_coco: MakeCoco) -> None:

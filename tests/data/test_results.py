@@ -319,7 +319,7 @@ def test_what_rounding_costs() -> None:
     num, i = 5_000, np.arange(5_000)
     true = rng.uniform(0, 640, (num, 17, 2))
     bbox, none = np.tile([0.0, 0.0, 32.0, 32.0], (num, 1)), np.zeros(num, dtype=bool)
-    people = People(i, true, np.full((num, 17), 2), np.full(num, 32.0**2), bbox, none, np.full(num, 17))
+    people = People(i, true, np.full((num, 17), 2), np.full(num, 32.0**2), bbox, none, np.full(num, 17), i)
     found = true + rng.normal(size=true.shape) * rng.uniform(0, 4, (num, 1, 1))
     parts = [keypoint_similarity(points, people, i, RULES["coco"]) for points in (found, found.round(DECIMALS))]
     assert 0.02 < np.abs(parts[1] - parts[0]).max() < 0.027

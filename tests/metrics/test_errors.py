@@ -51,6 +51,7 @@ def make_people(corners: Any, image: Any = None, labelled: Any = None) -> People
         bbox=np.concatenate([corners, np.full((num_people, 2), 640.0)], axis=1),
         crowd=np.zeros(num_people, dtype=bool),
         num_keypoints=labelled.sum(axis=1),
+        annotation_id=np.arange(num_people),
     )
 
 

@@ -66,6 +66,7 @@ def make_people(labelled: Bools, image: Any = None) -> People:
         bbox=np.tile([0.0, 0.0, 160.0, 160.0], (num_people, 1)),
         crowd=np.zeros(num_people, dtype=bool),
         num_keypoints=labelled.sum(axis=1),
+        annotation_id=np.arange(num_people),
     )
 
 

@@ -32,6 +32,7 @@ def make_people(bbox: Any, image: Any = None, visibility: Any = None, side: Any 
         bbox=bbox,
         crowd=np.zeros(num_people, dtype=bool),
         num_keypoints=(visibility > 0).sum(axis=1),
+        annotation_id=np.arange(num_people),
     )
 
 

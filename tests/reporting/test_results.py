@@ -282,6 +282,7 @@ def make_people(num_images: int) -> People:
         bbox=np.tile([0.0, 0.0, 100.0, 120.0], (num_images, 1)),
         crowd=np.zeros(num_images, dtype=bool),
         num_keypoints=np.full(num_images, 17),
+        annotation_id=np.arange(num_images),
     )
 
 
