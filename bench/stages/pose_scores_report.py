@@ -109,8 +109,8 @@ it is known whose pose each one is. People who are left out of the split have no
 - **Ex-OKS** (Purkrabek and Matas, ProbPose, CVPR 2025) is milder. It knows the window that the model is shown (the
   padded box), and asks whether a keypoint is in it. One that is out and suppressed scores 1. One that is out and
   emitted, or in and suppressed, scores by how far the point, or the label, is from the border of the window: a mistake
-  near the border is a small one. **Edge** measures to the nearest edge, as the paper's formula says; **corner** to
-  the nearest corner, as its released code does. **Ex-AP** is AP by it.
+  near the border is a small one. **Edge** measures to the nearest edge, as the authors' formula says; **corner** to
+  the nearest corner, as their released code does. **Ex-AP** is AP by it.
 - **At the threshold**: the one chosen on the calibration split ({{ threshold_rule }}), never on val. **Mean over
   thresholds** is the area under the curve from threshold 0 to 1, which no choice of a threshold can flatter, but
   which reads the scale of the probabilities: one that never says 90 % loses all that lies beyond. The head's are as the
@@ -119,8 +119,8 @@ it is known whose pose each one is. People who are left out of the split have no
   near; misplaced and absent ones are false. It needs no threshold, but a ranking: heatmap peak times presence for a
   presence head, the peak alone for the heatmap peak. *Pooled* ranks all keypoints together.
 - **Presence head** is the sigmoid of the head's logit. **Heatmap peak** becomes a probability by Platt scaling (a
-  logistic regression on the peak), fitted on the calibration split under the same policy, so that thresholds mean the
-  same for both.
+  logistic regression on the peak), fitted on the calibration split under the same policy, so that a threshold is one of
+  probability for both.
 - Persons are ranked by score rule `{{ score_rule }}`, OKS-NMS: {{ oks_nms }}.
 - Brackets and bands are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Arrows
   tell which way is better; an en dash stands for what is undefined.

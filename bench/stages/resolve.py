@@ -58,7 +58,8 @@ def write_plan(grid: Grid) -> None:
     write_json(folder / "stress_report.json", errors | {"stress": grid.stress.model_dump(mode="json")})
     write_json(folder / "presence.json", resampling)
     presence = {key: report[key] for key in ("profile", "seeds", "systems", "resampling")}
-    write_json(folder / "presence_report.json", presence | {"policy": grid.evaluate.presence_policy})
+    presence |= {"policy": grid.evaluate.presence_policy}
+    write_json(folder / "presence_report.json", presence)
     write_json(folder / "pose_scores_report.json", presence)
     ablations = {
         "profile": grid.profile,
