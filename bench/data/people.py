@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bench.data.coco import CocoDict
 from bench.data.geometry import Floats
 from bench.data.keypoints import NUM_KEYPOINTS
+from bench.errors import UserError
 
 
 class People(NamedTuple):
@@ -25,6 +26,18 @@ class People(NamedTuple):
     crowd: NDArray[np.bool_]  # (P,) a region of many people: may be matched many times, never counts
     num_keypoints: NDArray[np.int64]  # (P,) as annotated; nobody with 0 counts
     annotation_id: NDArray[np.int64]  # (P,)
+
+    def places(self, annotation_ids: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Places (N,) of the people with these ids (N,).
+
+        Raises:
+            UserError: nobody has one of them.
+        """
+        place = {annotation_id: i for i, annotation_id in enumerate(self.annotation_id.tolist())}
+        unknown = next((annotation_id for annotation_id in annotation_ids.tolist() if annotation_id not in place), None)
+        if unknown is not None:
+            raise UserError(f"annotation {unknown}: found in predictions, wanted one of the manifest: run `dvc repro`")
+        return np.array([place[annotation_id] for annotation_id in annotation_ids.tolist()], dtype=np.int64)
 
 
 class Detections(NamedTuple):
@@ -52,20 +65,16 @@ def image_positions(image_ids: NDArray[np.integer], of: NDArray[np.integer]) -> 
     return np.where(known[position] == of, position, -1).astype(np.int64)
 
 
-def by_image(annotations: Sequence[CocoDict], image_ids: NDArray[np.integer]) -> list[CocoDict]:
-    """Those of these images, in ascending order of the images, those of one in the order given."""
-    position = image_positions(image_ids, np.array([a["image_id"] for a in annotations], dtype=np.int64))
-    order = np.argsort(position, kind="stable")
-    return [annotations[i] for i in order[position[order] >= 0]]
-
-
 def people_of(annotations: Sequence[CocoDict], image_ids: NDArray[np.integer]) -> People:
     """Checked annotations as arrays; those of other images are left out."""
-    chosen = by_image(annotations, image_ids)
+    position = image_positions(image_ids, np.array([a["image_id"] for a in annotations], dtype=np.int64))
+    order = np.argsort(position, kind="stable")
+    order = order[position[order] >= 0]
+    chosen = [annotations[i] for i in order]
     triplets = np.array([person["keypoints"] for person in chosen], dtype=np.float64)
     triplets = triplets.reshape(len(chosen), triplets.shape[-1] // 3 if chosen else NUM_KEYPOINTS, 3)
     return People(
-        image=image_positions(image_ids, np.array([person["image_id"] for person in chosen], dtype=np.int64)),
+        image=position[order],
         keypoints=triplets[..., :2],
         visibility=triplets[..., 2].astype(np.int64),
         area=np.array([person["area"] for person in chosen], dtype=np.float64),
@@ -81,25 +90,16 @@ class Truth(NamedTuple):
 
     image_ids: NDArray[np.int64]  # (I,) ascending
     people: People
-    annotation_ids: NDArray[np.int64]  # (P,) of the people
 
     @classmethod
     def of(cls, coco: CocoDict) -> "Truth":
         """The images of a COCO file whose annotations are checked."""
         image_ids = np.array(sorted(image["id"] for image in coco["images"]), dtype=np.int64)
-        annotation_ids = np.array([a["id"] for a in by_image(coco["annotations"], image_ids)], dtype=np.int64)
-        return cls(image_ids, people_of(coco["annotations"], image_ids), annotation_ids)
+        return cls(image_ids, people_of(coco["annotations"], image_ids))
 
     @property
     def num_images(self) -> int:
         return len(self.image_ids)
-
-    def persons(self, annotation_ids: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Places (N,) among the people of those with these ids (N,)."""
-        order = np.argsort(self.annotation_ids)
-        place = order[np.searchsorted(self.annotation_ids, annotation_ids, sorter=order) % len(order)]
-        assert (self.annotation_ids[place] == annotation_ids).all(), "a person who is not annotated"
-        return np.asarray(place)
 
     def detections(
         self, image_ids: NDArray[np.integer], keypoints: Floats, keypoint_score: Floats, score: Floats

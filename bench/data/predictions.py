@@ -41,10 +41,15 @@ class Split(NamedTuple):
     view_area: Floats  # (N,) of what the model was shown, square image pixels
     keypoints: Floats  # (N, K, 2) image pixels
     score: Floats  # (N, K) heatmap peak
-    presence: Floats | None  # (N, K) probability; None without a head
+    presence_logits: Floats | None  # (N, K); None without a head
     statistics: dict[str, Floats]  # (N, K) each of `STATISTICS`
     present: NDArray[np.bool_]  # (N, K) under the policy asked for
     present_weight: Floats  # (N, K)
+
+    @property
+    def presence(self) -> Floats | None:
+        """Probability (N, K) by the head; None without one."""
+        return None if self.presence_logits is None else np.asarray(expit(self.presence_logits))
 
 
 def read_split(file: Path, name: str, policy: str) -> Split:
@@ -100,7 +105,7 @@ def _split(frame: pd.DataFrame, policy: str) -> Split:
         view_area=table("view_area")[:, 0],
         keypoints=np.stack([table("x"), table("y")], axis=-1),
         score=table("score"),
-        presence=None if np.isnan(logits).all() else expit(logits),
+        presence_logits=None if np.isnan(logits).all() else logits,
         statistics={name: table(name) for name in STATISTICS},
         present=table(f"present_{policy}") > 0,
         present_weight=table(f"present_weight_{policy}"),

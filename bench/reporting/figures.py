@@ -286,3 +286,11 @@ def _by_source(results: Sequence[Result], metric: str, sources: Sequence[Source]
         Series(SOURCES[source], [result.number(presence(source, metric)) for result in results], *SOURCE_STYLES[source])
         for source in found
     ]
+
+
+def shared_legend(figure: Figure, ncols: int) -> None:
+    """What any panel has, below all of them."""
+    entries = {
+        label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(ncols, len(entries)))

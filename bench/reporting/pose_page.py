@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from bench.reporting.figures import house_style, system_styles
+from bench.reporting.figures import house_style, shared_legend, system_styles
 from bench.reporting.markdown import escape
 from bench.reporting.pose_results import EMIT_ALL, PLAIN_AP, SCORES, Answers, PoseResult, key, policies_of
 from bench.reporting.results import Comparison
@@ -102,10 +101,5 @@ def draw_gated(systems: Sequence[PoseResult], title: str) -> Figure:
             ax.tick_params(labelleft=True)
         figure.axes[0].set_ylabel("gated AP (%)")
         figure.suptitle(title)
-        entries = _entries(figure)
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(3, len(entries)))
+        shared_legend(figure, ncols=3)
         return figure
-
-
-def _entries(figure: Figure) -> dict[str, Artist]:
-    return {label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}

@@ -17,7 +17,15 @@ from bench.data.predictions import Split
 from bench.data.presence import POLICIES
 from bench.metrics.calibrators import CALIBRATORS
 from bench.metrics.presence_study import LOCALISATION, LOCALISED, RANKED
-from bench.reporting.figures import GREY, PALETTE, Series, draw_grid_of_panels, house_style, system_styles
+from bench.reporting.figures import (
+    GREY,
+    PALETTE,
+    Series,
+    draw_grid_of_panels,
+    house_style,
+    shared_legend,
+    system_styles,
+)
 from bench.reporting.pictures import (
     ABSENT_COLOUR,
     CELL_SIZE,
@@ -117,7 +125,7 @@ def draw_keypoints(systems: Sequence[PresenceResult], policy: str, title: str) -
         axes[0, 0].set_yticks(range(len(KEYPOINT_NAMES)), [name.replace("_", " ") for name in KEYPOINT_NAMES])
         axes[0, 0].set_ylim(len(KEYPOINT_NAMES) - 0.4, -0.6)
         figure.suptitle(title)
-        _legend(figure, ncols=4)
+        shared_legend(figure, ncols=4)
         return figure
 
 
@@ -153,7 +161,7 @@ def draw_curves(systems: Sequence[PresenceResult], policy: str, title: str) -> F
             ax.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             ax.set_box_aspect(1)
         figure.suptitle(title)
-        _legend(figure, ncols=3)
+        shared_legend(figure, ncols=3)
         return figure
 
 
@@ -200,7 +208,7 @@ def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str],
         for ax in axes[-1]:
             ax.set_xlabel("probability given")
         figure.suptitle(title)
-        _legend(figure, ncols=4)
+        shared_legend(figure, ncols=4)
         return figure
 
 
@@ -217,7 +225,7 @@ def draw_localisation(systems: Sequence[PresenceResult], title: str) -> Figure:
             ax.set(title=SOURCES[source], xlabel=SOURCES[source], ylabel="mean similarity with the label")
             ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         figure.suptitle(title)
-        _legend(figure, ncols=3)
+        shared_legend(figure, ncols=3)
         return figure
 
 
@@ -244,14 +252,6 @@ def _binned(
             label=None if seed else label,
         )  # fmt: skip
         ax.fill_between(points["x"], points["low"], points["high"], color=colour, alpha=0.15, linewidth=0)
-
-
-def _legend(figure: Figure, ncols: int) -> None:
-    """What any panel has, below all of them."""
-    entries = {
-        label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(ncols, len(entries)))
 
 
 def worst_cases(split: Split, score: Floats, num: int) -> dict[str, list[Case]]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from pyarrow.parquet import read_schema
+from scipy.special import expit
 
 from bench.config import EvaluateParams, TrainConfig
 from bench.data.coco import read_coco
@@ -13,7 +14,6 @@ from bench.data.geometry import Floats
 from bench.data.people import Detections, People, Truth
 from bench.data.predictions import CALIBRATION, VAL, Split, read_split
 from bench.data.windows import shown_boxes
-from bench.errors import UserError
 from bench.inference.poses import choose_detections
 from bench.metrics.bootstrap import draw_resampling
 from bench.metrics.calibrators import fit_platt
@@ -95,28 +95,15 @@ def scene_of(truth: Truth, val: Split, train: TrainConfig, params: EvaluateParam
         shown_boxes(truth.people.bbox, train.input_size, train.bbox_padding, train.fit),
         detections,
         kept,
-        places_of(val, truth.people)[kept],
+        truth.people.places(val.annotation_ids)[kept],
         draw_resampling(truth.num_images, params.num_resamples, "percentile", rng).counts.astype(np.int64),
     )
-
-
-def places_of(split: Split, people: People) -> Ints:
-    """Places (N,) of the split's persons among the people.
-
-    Raises:
-        UserError: somebody is not there.
-    """
-    place = {annotation_id: i for i, annotation_id in enumerate(people.annotation_id.tolist())}
-    unknown = [annotation_id for annotation_id in split.annotation_ids.tolist() if annotation_id not in place]
-    if unknown:
-        raise UserError(f"predictions: found annotation {unknown[0]}, wanted those of the manifest: run `dvc repro`")
-    return np.array([place[annotation_id] for annotation_id in split.annotation_ids.tolist()], dtype=np.int64)
 
 
 def known_absent(split: Split, people: People) -> Bools:
     """(P, K) that count and are not present; of people who are not in the split nothing is known to be absent."""
     absent = np.zeros(people.visibility.shape, dtype=bool)
-    absent[places_of(split, people)] = (split.present_weight > 0) & ~split.present
+    absent[people.places(split.annotation_ids)] = (split.present_weight > 0) & ~split.present
     return absent
 
 
@@ -132,13 +119,17 @@ def knows_both(split: Split) -> bool:
 
 
 def speakers(calibration: Split, val: Split, params: EvaluateParams) -> Iterator[tuple[Source, Speaker]]:
-    """The head, where there is one, and the heatmap peak as a probability by Platt scaling."""
-    if calibration.presence is not None and val.presence is not None:
-        threshold = threshold_of(calibration.presence, calibration, params)
-        yield PRESENCE_HEAD, Speaker(val.presence, val.presence * val.score, threshold)
-    platt = fit_platt(calibration.score, calibration.present, calibration.present_weight)
-    threshold = threshold_of(platt(calibration.score), calibration, params)
-    yield HEATMAP_PEAK, Speaker(platt(val.score), val.score, threshold)
+    """The head, where there is one, and the heatmap peak, both as probabilities by Platt scaling."""
+    if calibration.presence_logits is not None and val.presence_logits is not None:
+        logits = (calibration.presence_logits, val.presence_logits)
+        yield PRESENCE_HEAD, speaker_of(logits, expit(val.presence_logits) * val.score, calibration, params)
+    yield HEATMAP_PEAK, speaker_of((calibration.score, val.score), val.score, calibration, params)
+
+
+def speaker_of(raw: tuple[Floats, Floats], score: Floats, calibration: Split, params: EvaluateParams) -> Speaker:
+    """From what a source says (N, K) on calibration and val."""
+    platt = fit_platt(raw[0], calibration.present, calibration.present_weight)
+    return Speaker(platt(raw[1]), score, threshold_of(platt(raw[0]), calibration, params))
 
 
 def threshold_of(presence: Floats, calibration: Split, params: EvaluateParams) -> float:

@@ -113,14 +113,13 @@ it is known whose pose each one is. People who are left out of the split have no
   the nearest corner, as their released code does. **Ex-AP** is AP by it.
 - **At the threshold**: the one chosen on the calibration split ({{ threshold_rule }}), never on val. **Mean over
   thresholds** is the area under the curve from threshold 0 to 1, which no choice of a threshold can flatter, but
-  which reads the scale of the probabilities: one that never says 90 % loses all that lies beyond. The head's are as the
-  head gives them, the peak's are scaled, so that this mean compares probabilities, not only who knows what is there.
+  which reads the scale of the probabilities: one that never says 90 % loses all that lies beyond.
 - **Keypoint AP** takes each keypoint for a detection of its own. It is right where the same keypoint of its person is
   near; misplaced and absent ones are false. It needs no threshold, but a ranking: heatmap peak times presence for a
   presence head, the peak alone for the heatmap peak. *Pooled* ranks all keypoints together.
-- **Presence head** is the sigmoid of the head's logit. **Heatmap peak** becomes a probability by Platt scaling (a
-  logistic regression on the peak), fitted on the calibration split under the same policy, so that a threshold is one of
-  probability for both.
+- **Presence head** and **heatmap peak** both become probabilities by Platt scaling (a logistic regression, on the
+  head's logit or on the peak), fitted on the calibration split under the same policy, so that a threshold means
+  the same for both.
 - Persons are ranked by score rule `{{ score_rule }}`, OKS-NMS: {{ oks_nms }}.
 - Brackets and bands are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Arrows
   tell which way is better; an en dash stands for what is undefined.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
+from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from bench.data.coco import read_coco
@@ -40,7 +40,6 @@ Floats = NDArray[np.float64]
 CALIBRATED = ("presence_head", "heatmap_peak", "logistic")
 """Sources whose calibration is looked at."""
 CURVE_POINTS = 200
-CERTAIN = 1e-12  # a probability so close to 0 or 1 is rounding, not knowledge
 
 
 class Study(NamedTuple):
@@ -97,7 +96,7 @@ def labels_of(split: Split, truth: Truth) -> Labelled:
 
 def located_by(val: Split, truth: Truth) -> dict[str, Located]:
     """How sure the heatmap's peak, and a presence head, are of each keypoint, and how near it is to its label."""
-    persons = truth.persons(val.annotation_ids)
+    persons = truth.people.places(val.annotation_ids)
     similarity = keypoint_similarity(val.keypoints, truth.people, persons, RULES["coco"])
     confidences = {"heatmap_peak": np.clip(val.score, 0, 1)}  # a peak can leave [0, 1]
     if val.presence is not None:
@@ -114,10 +113,9 @@ def has_both_classes(labels: Labelled) -> bool:
 def sources_of(calibration: Split, val: Split, labels: Labelled, floor: Floor) -> dict[str, Source]:
     """Every statement on presence that a run makes, and the floors that it has to beat."""
     sources: dict[str, Source] = {}
-    if calibration.presence is not None and val.presence is not None:
-        both = (calibration.presence, val.presence)
-        first, second = (logit(np.clip(presence, CERTAIN, 1 - CERTAIN)) for presence in both)
-        sources["presence_head"] = Source(*both, is_probability=True, logits=(first, second))
+    if calibration.presence_logits is not None and val.presence_logits is not None:
+        logits = (calibration.presence_logits, val.presence_logits)
+        sources["presence_head"] = Source(expit(logits[0]), expit(logits[1]), is_probability=True, logits=logits)
     sources["heatmap_peak"] = Source(calibration.score, val.score)
     for name, sign in (("blurred_peak", 1.0), ("mass", 1.0), ("entropy", -1.0), ("peak_gap", 1.0)):
         sources[name] = Source(sign * calibration.statistics[name], sign * val.statistics[name])

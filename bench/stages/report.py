@@ -239,7 +239,7 @@ As CSV: [expected.csv](expected.csv).
 ## Presence
 
 A source says present where its score is at least the threshold. The floors, heatmap peak and always present, stand
-below each system.
+below each system. Under every reading of the labels, with calibration and curves: [presence](../presence/README.md).
 
 {{ note }}
 
@@ -299,6 +299,7 @@ What the published architectures cost, counted and as published: [architectures]
 {{ overview }}
 
 [Systems: tables, figures, pictures]({{ profile }}/systems/README.md) ·
+[Presence: who knows which keypoints are there]({{ profile }}/presence/README.md) ·
 [Errors: what is wrong with the poses]({{ profile }}/errors/README.md) ·
 [Pose scores: poses that can say "not there"]({{ profile }}/pose_scores/README.md) ·
 [Truncation: people cut away, left out or covered]({{ profile }}/truncation/README.md) ·

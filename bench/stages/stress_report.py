@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from bench.config import EvaluateParams, StressParams
 from bench.data.geometry import Floats
@@ -153,8 +153,8 @@ def at(stressed: Stressed, point: Point) -> NDArray[np.bool_]:
 def temperature_of(files: RunFiles, params: EvaluateParams) -> Calibrator:
     """Fitted on the plain calibration split, one for all keypoints."""
     split = read_split(files.predictions, CALIBRATION, params.presence_policy)
-    assert split.presence is not None, "a run with a threshold for its head has a head"
-    return fit_temperature(column(logit(split.presence)), column(split.present), column(split.present_weight))
+    assert split.presence_logits is not None, "a run with a threshold for its head has a head"
+    return fit_temperature(column(split.presence_logits), column(split.present), column(split.present_weight))
 
 
 def column(values: NDArray) -> NDArray:

@@ -142,7 +142,8 @@ def make_split(num_persons: int, **changes: Any) -> Split:
     keypoints = np.random.default_rng(0).uniform(0, 100, size=(num_persons, 17, 2)) + 1000 * ids[:, None, None]
     split = Split(
         image_ids=np.full(num_persons, 7), annotation_ids=ids, bbox_score=(ids + 1) / num_persons,
-        view_area=np.full(num_persons, 1e4), keypoints=keypoints, score=np.full((num_persons, 17), 0.5), presence=None,
+        view_area=np.full(num_persons, 1e4), keypoints=keypoints, score=np.full((num_persons, 17), 0.5),
+        presence_logits=None,
         statistics={}, present=np.ones((num_persons, 17), dtype=bool), present_weight=np.ones((num_persons, 17)),
     )  # fmt: skip
     return split._replace(**changes)

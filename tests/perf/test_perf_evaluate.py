@@ -24,7 +24,7 @@ def truth() -> Truth:
     rng = np.random.default_rng(0)
     image_ids = rng.permutation(600_000)[:NUM_IMAGES] + 1
     owners = rng.permutation(np.resize(image_ids[:NUM_WITH_PEOPLE], NUM_PEOPLE))
-    annotations = [make_person(rng, int(image_id)) for image_id in owners]
+    annotations = [{"id": i} | make_person(rng, int(image_id)) for i, image_id in enumerate(owners)]
     return Truth.of({"images": [{"id": int(image_id)} for image_id in image_ids], "annotations": annotations})
 
 
