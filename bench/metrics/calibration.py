@@ -175,63 +175,73 @@ def _calibration(
     counts: NDArray[np.integer],
 ) -> Calibration:
     times = counts.astype(np.float64)  # whole numbers are not multiplied by the fast library
+    pools = [
+        _pool(probability[:, keypoints], target[:, keypoints], weight[:, keypoints], image)
+        for keypoints in (slice(None), *(slice(k, k + 1) for k in range(probability.shape[1])))
+    ]
+    values = _metrics(pools, times)
+    class_wise = {name: _mean_of_defined(of_pools[:, 1:]) for name, of_pools in values.items()}
+    pooled, *of_keypoints = [{name: values[name][:, q] for name in METRICS} for q in range(len(pools))]
+    return Calibration(pooled, class_wise, of_keypoints)
 
-    def metrics_of(keypoints: slice) -> Values:
-        return _metrics(_pool(probability[:, keypoints], target[:, keypoints], weight[:, keypoints], image), times)
 
-    keypoints = [metrics_of(slice(k, k + 1)) for k in range(probability.shape[1])]
-    class_wise = {name: _mean_of_defined([values[name] for values in keypoints]) for name in METRICS}
-    return Calibration(metrics_of(slice(None)), class_wise, keypoints)
+def _metrics(pools: Sequence[_Pool], counts: Floats) -> Values:
+    """`METRICS` (S, Q) of Q pools."""
+    num_sets, num_images = counts.shape
+    cells = np.stack([_cells(pool, num_images) for pool in pools], axis=1)  # (I, Q, C)
+    sums = (counts @ cells.reshape(num_images, -1)).reshape(num_sets, len(pools), -1)
+    number, sum_p, sum_y, gap = np.split(sums[..., :BINNED], 4, axis=-1)  # (S, Q, L) each
+    square, surprise, sum_pp, sum_py, sum_yy = np.moveaxis(sums[..., BINNED:], -1, 0)  # (S, Q) each
+    total = number.sum(axis=-1)
+    chance = _chance(cells, counts) / np.maximum(number, 1)
+    mean_p, mean_y = sum_p / np.maximum(number, 1), sum_y / np.maximum(number, 1)
+    base_rate = _divide(sum_y.sum(axis=-1), total)
+    reliability = _divide((number * (mean_p - mean_y) ** 2).sum(axis=-1), total)
+    # Variance of p less twice its covariance with y, times the number, over all bins.
+    within = sum_pp - (sum_p * mean_p).sum(axis=-1) - 2 * (sum_py - (sum_p * mean_y).sum(axis=-1))
+    return {
+        "ECE": _divide(np.abs(sum_p - sum_y).sum(axis=-1), total),
+        "ECE_mass": _divide(np.abs(gap).sum(axis=-1), total),
+        "Brier": _divide(square, total),
+        "reliability": reliability,
+        "resolution": _divide((number * (mean_y - base_rate[..., None]) ** 2).sum(axis=-1), total),
+        "uncertainty": _divide(sum_yy, total) - base_rate**2,  # the variance; of an event it is y (1 - y)
+        "within_bin": _divide(within, total),
+        "reliability_debiased": reliability - _divide(chance.sum(axis=-1), total),
+        "NLL": _divide(surprise, total),
+    }
 
 
-def _metrics(pool: _Pool, counts: Floats) -> Values:
-    """`METRICS` of M pooled keypoints."""
+BINNED = 4 * NUM_BINS
+
+
+def _cells(pool: _Pool, num_images: int) -> Floats:
+    """What each image adds (I, C): to every bin number, p and y (equal width) and their gap (equal mass), and to the
+    totals squared error, cross-entropy, p p, p y and y y."""
     p, y = pool.probability, pool.target
     by_width, by_mass = (_bin(p, edges(p)) for edges in EDGES.values())
-    (gap,) = _resampled_sums([p - y], by_mass, pool.image, counts)  # (S, L)
-    terms = (np.ones_like(p), (p - y) ** 2, _cross_entropy(p, y), p, y, p * p, p * y, y * y)
-    number, square, surprise, *sums = _resampled_sums(terms, by_width, pool.image, counts)
-    total = number.sum(axis=1)  # (S,)
-    parts = _decompose(number, *sums)
-    chance = _chance(p - y, by_width, pool.image, counts) / np.maximum(number, 1)
-    return {
-        "ECE": _divide(np.abs(sums[0] - sums[1]).sum(axis=1), total),
-        "ECE_mass": _divide(np.abs(gap).sum(axis=1), total),
-        "Brier": _divide(square.sum(axis=1), total),
-        **parts,
-        "reliability_debiased": parts["reliability"] - _divide(chance.sum(axis=1), total),
-        "NLL": _divide(surprise.sum(axis=1), total),
-    }
+    totals = ((p - y) ** 2, _cross_entropy(p, y), p * p, p * y, y * y)
+    return np.concatenate(
+        [
+            _sums_per_image((np.ones_like(p), p, y), by_width, pool.image, num_images),
+            _sums_per_image([p - y], by_mass, pool.image, num_images),
+            np.stack([np.bincount(pool.image, term, num_images) for term in totals], axis=1),
+        ],
+        axis=1,
+    )
 
 
-def _decompose(number: Floats, sum_p: Floats, sum_y: Floats, sum_pp: Floats, sum_py: Floats, sum_yy: Floats) -> Values:
-    """The parts of the Brier score from sums of probability p and target y in each bin, (S, L) each.
-
-    For targets in [0, 1], the uncertainty of an event, y (1 - y), becomes the variance; the rest is the same.
-    """
-    mean_p, mean_y = sum_p / np.maximum(number, 1), sum_y / np.maximum(number, 1)
-    total = number.sum(axis=1)
-    base_rate = _divide(sum_y.sum(axis=1), total)
-    variance, covariance = sum_pp - sum_p * mean_p, sum_py - sum_p * mean_y  # times number
-    return {
-        "reliability": _divide((number * (mean_p - mean_y) ** 2).sum(axis=1), total),
-        "resolution": _divide((number * (mean_y - base_rate[:, None]) ** 2).sum(axis=1), total),
-        "uncertainty": _divide(sum_yy.sum(axis=1), total) - base_rate**2,
-        "within_bin": _divide((variance - 2 * covariance).sum(axis=1), total),
-    }
-
-
-def _chance(gap: Floats, bins: Ints, image: NDArray[np.integer], counts: Floats) -> Floats:
-    """What chance adds to the squared sum of the gaps (M,) in every bin and data set: its sampling variance (S, L).
+def _chance(cells: Floats, counts: Floats) -> Floats:
+    """What chance adds to the squared sum of the gaps in every bin, pool and data set: its sampling variance (S, Q, L).
 
     Images are independent, their keypoints are not, so it is the sum of the squares of each image's sum. An image that
     is taken c times is still one: it adds c squared times its own. That makes the debiased value of resamples, too, one
     of the population, and not of the sample drawn from. The idea is that of Ferro and Fricker 2012 (Brier score) and
     Kumar et al. 2019 (calibration error), who take every case to be independent and the target to be an event.
     """
-    per_image = _sums_per_image([gap], bins, image, counts.shape[1])
-    variance: Floats = counts**2 @ per_image**2
-    return variance
+    _, p, y = np.split(cells[..., : 3 * NUM_BINS], 3, axis=-1)  # (I, Q, L) each
+    variance: Floats = counts**2 @ ((p - y) ** 2).reshape(len(cells), -1)
+    return variance.reshape(len(counts), *p.shape[1:])
 
 
 def _cross_entropy(p: Floats, y: Floats) -> Floats:
@@ -278,10 +288,10 @@ def _divide(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
-def _mean_of_defined(values: Sequence[Floats]) -> Floats:
-    """Mean (S,) of the values (S,) that are not NaN; NaN where all are."""
+def _mean_of_defined(values: Floats) -> Floats:
+    """Mean (S,) of those (S, K) that are not NaN; NaN where all are."""
     defined = ~np.isnan(values)
-    return _divide(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
+    return _divide(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1).astype(np.float64))
 
 
 def _check(
