@@ -155,7 +155,7 @@ def test_a_threshold_never_retrains(project: Project) -> None:
     project.edit(lambda tree: tree["evaluate"].update(threshold=0.5))
     systems = {
         f"{stage}@{name}-0"
-        for stage in ("evaluate", "presence", "pose_scores")
+        for stage in ("evaluate", "pose_scores")  # presence studies every rule for thresholds
         for name in ("vitpose_presence", "hrnet")
     }
     wanted = systems | {"evaluate_ablation@sigma_6-0"}
