@@ -215,7 +215,8 @@ DROPOUT_PLACES: dict[HeadType, tuple[Place, ...]] = {
 
 class PresenceHeadParams(Params):
     type: Literal["none"] | HeadType
-    pool: Count | None  # of heads on heatmaps, as hidden; null in a resolved plan where the head has none
+    pool: Count | None  # of heads on heatmaps, as the next two; null in a resolved plan where the head has none
+    pool_type: Literal["max", "mean"] | None
     hidden: Count | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
     dropout_at: Place
@@ -235,7 +236,7 @@ class PresenceHeadParams(Params):
 
     def only_read(self) -> Self:
         """The same without the sizes that the head does not have, and without a place where nothing is dropped."""
-        sizes = {} if self.reads_heatmaps else {"pool": None, "hidden": None}
+        sizes = {} if self.reads_heatmaps else {"pool": None, "pool_type": None, "hidden": None}
         return self.model_copy(update=sizes if self.dropout else {**sizes, "dropout_at": "hidden"})
 
 
@@ -247,6 +248,12 @@ class LossParams(Params):
     heatmap_mean: Literal["labelled", "all"]
     presence_weight: NonNegative
     absent_heatmaps: Literal["mask", "zero"]
+    weighting: Literal["fixed", "uncertainty"]
+
+    def only_read(self) -> Self:
+        """The same without the weights of a sum that learns its own."""
+        unread = {"heatmap_weight": 1.0, "presence_weight": 1.0}
+        return self if self.weighting == "fixed" else self.model_copy(update=unread)
 
 
 class AugmentParams(Params):
@@ -286,6 +293,7 @@ class OptimParams(Params):
 
 
 class TrainParams(Params):
+    num_persons: Count | Literal["all"]  # of the train split, chosen at random, always the same; fewer are among more
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation needs two
     precision: Literal["32-true", "bf16-mixed"]
@@ -335,8 +343,9 @@ class BaseParams(Params):
             )
         if not head.reads_heatmaps:
             return self
-        if head.pool is None or head.hidden is None:
-            raise ValueError(f"presence_head: found pool {head.pool} and hidden {head.hidden}, wanted numbers")
+        if head.pool is None or head.hidden is None or head.pool_type is None:
+            found = f"pool {head.pool}, pool_type {head.pool_type} and hidden {head.hidden}"
+            raise ValueError(f"presence_head: found {found}, wanted values for a {head.type} head")
         if any(side % head.pool for side in heatmap_size):
             raise ValueError(
                 f"presence_head.pool {head.pool} does not divide the {heatmap_size[0]} x {heatmap_size[1]} heatmaps of "
@@ -437,6 +446,7 @@ class FitConfig(Params):
     loss: LossParams
     augment: AugmentParams
     optim: OptimParams
+    num_persons: Count | Literal["all"]
     epochs: Count
     batch_size: int
 
@@ -478,15 +488,16 @@ class TrainConfig(Params):
 
     @staticmethod
     def _fitting(base: BaseParams) -> FitConfig:
-        loss, policy = base.loss, base.presence_policy
+        loss, policy = base.loss.only_read(), base.presence_policy
         if base.presence_head.type == "none":
-            loss = loss.model_copy(update={"presence_weight": 0.0})
+            loss = base.loss.model_copy(update={"presence_weight": 0.0, "weighting": "fixed"})
             policy = policy if loss.absent_heatmaps == "zero" else "labelled"
         return FitConfig(
             presence_policy=policy,
             loss=loss,
             augment=base.augment.only_read(),
             optim=base.optim.only_read(),
+            num_persons=base.train.num_persons,
             epochs=base.train.epochs,
             batch_size=base.train.batch_size,
         )

@@ -4,6 +4,7 @@ Letters: B batch, K keypoints, C channels, h w height and width of what a head r
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -73,12 +74,17 @@ class KeypointLinear(nn.Module):
         return torch.baddbmm(self.bias, per_keypoint, self.weight).transpose(0, 1)
 
 
+POOLS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d}
+"""By the side of the window."""
+
+
 class MlpPresenceHead(PresenceHead):
     """The source paper's head: max-pool, flatten each heatmap, its own small fully connected network, one logit.
 
     Args:
         shapes: K and the heatmap's size.
-        pool: side of the max-pooling window.
+        pool: side of the pooling window.
+        pool_type: `max`, as in the paper, or `mean`.
         hidden: width of the hidden layer.
         dropout: `dropout`, `dropout_at` and `detach` of `PresenceHead`.
 
@@ -90,14 +96,16 @@ class MlpPresenceHead(PresenceHead):
     places = ("features", "heatmaps", "pooled", "hidden")
     num_outputs: ClassVar[int] = 1
 
-    def __init__(self, shapes: HeadShapes, *, pool: int, hidden: int, **dropout: Any) -> None:
+    def __init__(self, shapes: HeadShapes, *, pool: int, hidden: int, pool_type: str = "max", **dropout: Any) -> None:
         super().__init__(**dropout)
+        if pool_type not in POOLS:
+            raise ValueError(f"presence head: found pool_type {pool_type!r}, wanted {' or '.join(POOLS)}")
         width, height = shapes.heatmap_size
         if width % pool or height % pool:
             raise ValueError(f"presence head: pool {pool} does not divide heatmaps of {width} x {height}")
         self.layers = nn.Sequential(
             self.dropout_for("heatmaps"),
-            nn.MaxPool2d(pool),
+            POOLS[pool_type](pool),
             nn.Flatten(2),  # (B, K, F)
             self.dropout_for("pooled"),
             self.linear(shapes.num_keypoints, (width // pool) * (height // pool), hidden),
@@ -189,10 +197,10 @@ HEADS: dict[str, type[MlpPresenceHead] | type[LinearPresenceHead] | type[ConvPre
 
 
 def build_head(shapes: HeadShapes, *, type: str, **sizes: Any) -> PresenceHead:  # noqa: A002  # the parameter's name
-    """The head `type` of `HEADS` with dropout, dropout_at, detach, and pool and hidden where it reads heatmaps.
+    """The head `type` of `HEADS` with dropout, dropout_at, detach, and the sizes of one that reads heatmaps.
 
     Raises:
-        ValueError: no such type or place, or a pool that does not divide the heatmaps.
+        ValueError: no such type, pool_type or place, or a pool that does not divide the heatmaps.
     """
     if type not in HEADS:
         raise ValueError(f"presence head: found type {type!r}, wanted {', '.join(HEADS)}")

@@ -11,7 +11,7 @@ from bench.data.geometry import FITS
 from bench.data.presence import POLICIES
 from bench.inference.scoring import SCORE_RULES
 from bench.metrics.bootstrap import Method
-from bench.training.losses import HEATMAP_MEANS
+from bench.training.losses import HEATMAP_MEANS, WEIGHTINGS
 from models import BUILDERS
 from models.decoders import DECODERS
 from models.pose_model import NORMALISATIONS
@@ -27,6 +27,7 @@ NAMES = [
     (config.EvaluateParams, "presence_policy", POLICIES),
     (config.EvaluateParams, "interval", get_args(Method)),
     (config.LossParams, "heatmap_mean", HEATMAP_MEANS),
+    (config.LossParams, "weighting", WEIGHTINGS),
     (config.VitPoseParams, "decoder", DECODERS),
     (config.VitPoseParams, "normalisation", NORMALISATIONS),
 ]

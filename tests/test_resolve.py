@@ -164,7 +164,7 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     ),
     (
         put("experiments.vitpose_presence.presence_head", {"type": "mlp", "pool": None}),
-        "experiments.vitpose_presence: presence_head: found pool None and hidden 64, wanted numbers",
+        "experiments.vitpose_presence: presence_head: found pool None, pool_type max and hidden 64, wanted values",
     ),
     (
         put("experiments.transpose.architectures", {"transpose": {"backbone": "hrnet_w32"}}),

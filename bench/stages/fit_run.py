@@ -1,15 +1,20 @@
 """What stages train and warmstart share: one seeded training on a profile's manifests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from bench.config import FitConfig, TrainConfig
-from bench.data.coco import persons_of
+from bench.data.coco import Person, persons_of
+from bench.errors import UserError
 from bench.stages.run_model import build, build_codec, build_samples, read_manifest
 from bench.training.loop import Fit, Length, Objective, fit
 from models import PoseModel
+
+SUBSET_SEED = 0
 
 
 def fit_run(
@@ -27,7 +32,7 @@ def fit_run(
     model.freeze(fitting.optim.trainable_layers)
     codec, policy = build_codec(config, model), fitting.presence_policy
     calibration = read_manifest(profile, "calibration")
-    train = persons_of(read_manifest(profile, "train"))
+    train = some_persons(persons_of(read_manifest(profile, "train")), fitting.num_persons)
     train_set = build_samples(config, codec, train, policy, fitting.augment, seed)
     calibration_set = build_samples(config, codec, persons_of(calibration), policy, None, seed)
     length = Length(fitting.epochs, fitting.batch_size, config.num_workers)
@@ -38,6 +43,20 @@ def fit_run(
         print("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
 
     return model, fit(model, fabric, train_set, calibration_set, calibration, objective, log_and_print)
+
+
+def some_persons(persons: Sequence[Person], number: int | Literal["all"]) -> list[Person]:
+    """That many, in their order, the same for every training seed; those of a smaller number are among them.
+
+    Raises:
+        UserError: there are not as many.
+    """
+    if number == "all":
+        return list(persons)
+    if number > len(persons):
+        raise UserError(f"base.train.num_persons: found {number}, wanted at most the {len(persons)} of the train split")
+    chosen = np.random.default_rng(SUBSET_SEED).permutation(len(persons))[:number]
+    return [persons[i] for i in np.sort(chosen)]
 
 
 def device_name(device: torch.device) -> str:

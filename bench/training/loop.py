@@ -23,7 +23,7 @@ from bench.inference.predict import concatenate, decode_batch, on_device, run_mo
 from bench.inference.scoring import person_scores
 from bench.metrics.average_precision import OKSEvaluation
 from bench.metrics.oks import match
-from bench.training.losses import LossWeights, pose_loss
+from bench.training.losses import WEIGHTINGS, LossWeights, pose_loss
 from bench.training.optim import Recipe, build_optimizer, build_schedule
 from models import PoseModel
 
@@ -95,10 +95,11 @@ def fit(
         raise UserError(
             f"base.train.batch_size: found {length.batch_size}, wanted at most the {len(train_set.persons)} persons"
         )
-    optimizer = build_optimizer(model, objective.recipe)
+    total_loss = WEIGHTINGS[objective.loss.weighting]().to(fabric.device)
+    optimizer = build_optimizer(model, objective.recipe, list(total_loss.parameters()))
     schedule = build_schedule(optimizer, objective.recipe, length.epochs * num_batches)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
-    stepper = Stepper(fabric, wrapped, wrapped_optimizer, schedule, objective)
+    stepper = Stepper(fabric, wrapped, wrapped_optimizer, schedule, objective, total_loss)
     in_order = on_device(fabric, ordered_loader(calibration_set, length.batch_size, length.num_workers))
     truth = Truth.of(calibration)
     best = Fit([], 0, {})
@@ -128,6 +129,7 @@ class Stepper(NamedTuple):
     optimizer: Optimizer
     schedule: LambdaLR
     objective: Objective
+    total_loss: nn.Module  # from the two losses to the one that is minimised
 
     def train(self, loader: Iterable[Sample], epoch: int, advance: Callable[[], None]) -> dict[str, float]:
         """One epoch; the mean of every loss.
@@ -139,11 +141,12 @@ class Stepper(NamedTuple):
         values = []
         for step, batch in enumerate(loader, start=1):
             losses = pose_loss(self.model(batch.image), batch, self.objective.codec, self.objective.loss)
-            values.append(torch.stack(losses).tolist())
+            minimised = self.total_loss(losses)
+            values.append(torch.stack([minimised, losses.heatmap, losses.presence]).tolist())
             total, heatmap, presence = values[-1]
             where = f"epoch {epoch}, step {step}"
             require_finite(total, f"{where}: the loss is {total} (heatmap {heatmap}, presence {presence})")
-            self.fabric.backward(losses.total)
+            self.fabric.backward(minimised)
             norm = self.clip_gradients()
             require_finite(norm, f"{where}: the norm of the gradients is {norm} at a loss of {total}")
             self.optimizer.step()

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.data.codec import Codec, encode
@@ -22,6 +23,8 @@ class LossWeights(Protocol):
     def presence_weight(self) -> float: ...
     @property
     def absent_heatmaps(self) -> str: ...
+    @property
+    def weighting(self) -> str: ...
 
 
 class Losses(NamedTuple):
@@ -93,3 +96,37 @@ def presence_loss(output: PoseOutput, batch: Sample) -> Tensor:
     if output.presence_logits is not None:
         return presence_bce(output.presence_logits.float(), batch.present, batch.present_weight)
     return batch.present_weight.new_zeros(())
+
+
+class FixedSum(nn.Module):
+    """The sum by the weights of the parameters."""
+
+    def forward(self, losses: Losses) -> Tensor:
+        return losses.total
+
+
+class UncertaintySum(nn.Module):
+    """A sum that learns its weights: heatmap / (2 v) + log(v) / 2 of a regression, presence / v + log(v) / 2 of a
+    classification, each with a variance v of its own (Kendall, Gal and Cipolla, CVPR 2018, equations 7 and 10).
+
+    Variances are those that minimise the sum on the first batch, then they are trained: from 1, thousands of steps
+    would pass before a heatmap loss of a thousandth counts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_variances = nn.Parameter(torch.zeros(2))  # of heatmap and presence
+        self.register_buffer("is_set", torch.tensor(False))
+        self.is_set: Tensor
+
+    def forward(self, losses: Losses) -> Tensor:
+        terms = torch.stack([losses.heatmap / 2, losses.presence])
+        if not self.is_set:
+            with torch.no_grad():
+                self.log_variances.copy_((2 * terms).clamp_min(torch.finfo(terms.dtype).tiny).log())
+                self.is_set.fill_(True)
+        return ((-self.log_variances).exp() * terms + self.log_variances / 2).sum()
+
+
+WEIGHTINGS: dict[str, Callable[[], nn.Module]] = {"fixed": FixedSum, "uncertainty": UncertaintySum}
+"""How the two losses become the one that is minimised."""

@@ -1,6 +1,7 @@
 """Optimiser and learning-rate schedule."""
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import nn
@@ -11,6 +12,7 @@ from models import PoseModel
 
 # SimpleBaselines, HRNet and ViTPose: a tenth from epoch 170 of 210 on, a hundredth from 200 on.
 STEP_EPOCHS, STEP_LENGTH, STEP_FACTOR = (170, 200), 210, 0.1
+LOSS_LR_FACTOR = 10.0  # logarithms of variances have units to go while weights have hundredths
 
 
 class Recipe(Protocol):
@@ -34,16 +36,19 @@ class Recipe(Protocol):
     def clip_norm(self) -> float | None: ...
 
 
-def build_optimizer(model: PoseModel, recipe: Recipe) -> AdamW:
+def build_optimizer(model: PoseModel, recipe: Recipe, of_loss: Sequence[nn.Parameter] = ()) -> AdamW:
     """AdamW over what is trained, a group for each learning rate, with and without weight decay.
 
     With `weight_decay` 0 this is Adam, as HRNet and TransPose are trained. Decoder and head have `lr` itself; the
-    backbone's layers slow down towards its input, see `lr_scale`.
+    backbone's layers slow down towards its input, see `lr_scale`. What the loss learns has `LOSS_LR_FACTOR` times it,
+    and no decay.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((lr_scale(model, name, recipe), decays(name, parameter)), []).append(parameter)
+    if of_loss:
+        groups[LOSS_LR_FACTOR, False] = list(of_loss)
     return AdamW(
         [
             {

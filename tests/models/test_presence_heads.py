@@ -260,3 +260,18 @@ def test_the_window_must_divide_both_sides(pool: int) -> None:
     """3 divides the height of 12 alone, 8 the width of 8 alone."""
     with pytest.raises(ValueError, match=f"^presence head: pool {pool} does not divide heatmaps of 8 x 12$"):
         MlpPresenceHead(SHAPES, pool=pool, hidden=4, dropout=0.0, dropout_at="hidden", detach=False)
+
+
+def test_a_pool_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^presence head: found pool_type 'min', wanted max or mean$"):
+        make_head(pool_type="min")
+
+
+def test_the_mean_pool_sees_all_of_its_window() -> None:
+    """Of a window only the highest value reaches max-pooling; mean-pooling is moved by any."""
+    seen, other = heatmaps(), heatmaps()
+    other[:, :, 0, 0] = seen.min() - 1  # may be the highest of no window but those where it is already
+    highest = seen[:, :, :4, :4].flatten(2).argmax(-1) == 0
+    for kind, moved in (("mean", torch.ones_like(highest)), ("max", highest)):
+        head = make_head(pool_type=kind)
+        torch.testing.assert_close(head(seen).presence != head(other).presence, moved)

@@ -14,6 +14,7 @@ from bench.data.dataset import ordered_loader
 from bench.data.people import Truth
 from bench.errors import UserError
 from bench.training import loop
+from bench.training.losses import FixedSum
 from bench.training.optim import build_schedule
 from models import PoseModel, PoseOutput
 from models.presence_heads import HEADS
@@ -160,7 +161,9 @@ def test_gradients_are_clipped_to_their_norm_or_left_alone(clip_norm: float | No
     wrapped, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=1.0))
     recipe = Recipe(clip_norm=clip_norm)
     objective = loop.Objective(make_codec(make_model()), Weights(), recipe, LENGTH)
-    stepper = loop.Stepper(fabric, wrapped, optimizer, build_schedule(optimizer.optimizer, recipe, 1), objective)
+    stepper = loop.Stepper(
+        fabric, wrapped, optimizer, build_schedule(optimizer.optimizer, recipe, 1), objective, FixedSum()
+    )
     model.weight.grad = torch.tensor([[3.0, 4.0]])
     assert stepper.clip_gradients() == pytest.approx(5)
     assert model.weight.grad.tolist()[0] == pytest.approx(wanted, rel=1e-5)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.data.codec import Codec, encode
 from bench.data.dataset import Sample
-from bench.training.losses import heatmap_mse, pose_loss, presence_bce, visibility_cross_entropy
+from bench.training.losses import Losses, UncertaintySum, heatmap_mse, pose_loss, presence_bce, visibility_cross_entropy
 from models import PoseOutput
 from tests.training.toys import Weights
 
@@ -245,3 +245,31 @@ def test_a_three_class_head_is_trained_on_visibility_alone() -> None:
     assert presence_logits.grad is None
     rows = [[0.2, 0.3, -0.5], [-0.8, 0.3, 0.5], [0, 0, 0], [-0.8, 0.3, 0.5], [0, 0, 0]]  # softmax minus the truth
     torch.testing.assert_close(visibility_logits.grad, torch.tensor([rows]) / 3)
+
+
+def test_a_learned_sum_starts_where_it_is_lowest() -> None:
+    """Its variances are the losses: log(v) / 2 of each, and half of either term is left."""
+    total = UncertaintySum()
+    losses = Losses(torch.tensor(9.0), torch.tensor(0.004, requires_grad=True), torch.tensor(0.5, requires_grad=True))
+    value = total(losses)
+    assert value.item() == pytest.approx(0.5 + math.log(0.004) / 2 + 0.5 + math.log(1.0) / 2, rel=1e-5)
+    value.backward()
+    assert total.log_variances.grad is not None
+    assert total.log_variances.grad.tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert losses.heatmap.grad is not None
+    assert losses.presence.grad is not None
+    assert losses.heatmap.grad.item() == pytest.approx(1 / (2 * 0.004), rel=1e-5)
+    assert losses.presence.grad.item() == pytest.approx(1 / 1.0, rel=1e-5)
+    again = total(Losses(losses.total, losses.heatmap.detach() * 4, losses.presence.detach()))
+    assert again.item() == pytest.approx(value.item() + 1.5, rel=1e-5)  # set once
+
+
+def test_a_learned_sum_follows_its_losses() -> None:
+    total = UncertaintySum()
+    optimizer = torch.optim.Adam(total.parameters(), lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        total(Losses(torch.tensor(0.0), torch.tensor(0.01), torch.tensor(0.3))).backward()
+        optimizer.step()
+        total(Losses(torch.tensor(0.0), torch.tensor(0.01), torch.tensor(0.3)))
+    assert total.log_variances.exp().tolist() == pytest.approx([0.01, 0.6], rel=0.02)

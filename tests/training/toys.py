@@ -35,6 +35,7 @@ class Weights(NamedTuple):
     presence_weight: float = 0.01
     absent_heatmaps: str = "mask"
     heatmap_mean: str = "labelled"
+    weighting: str = "fixed"
 
 
 def make_model(
