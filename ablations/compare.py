@@ -3,22 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
+from ablations.grid import Ablation
 from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family
 from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, oks, presence
-
-
-class Ablation(BaseModel):
-    """A declared one-factor change: `factor` is the dotted key, its values are the run's and its parent's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    parent: str
-    factor: str
-    value: Any
-    parent_value: Any
 
 
 class Setting(NamedTuple):
@@ -39,7 +26,11 @@ class Sweep(NamedTuple):
 
     @property
     def parent_result(self) -> Result:
-        return next(setting.result for setting in self.settings if setting.is_parent)
+        return self.parent_setting.result
+
+    @property
+    def parent_setting(self) -> Setting:
+        return next(setting for setting in self.settings if setting.is_parent)
 
     @property
     def results(self) -> list[Result]:

@@ -1,12 +1,14 @@
 """Stage ablations: a table and a figure for every factor that was varied."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from ablations.compare import Ablation, Sweep, build_sweeps, compare_sweeps, spell
+from ablations.compare import Sweep, build_sweeps, compare_sweeps, spell
+from ablations.grid import Ablation, by_question
+from ablations.sentences import answer, sweep_sentences
 from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_panels, metric_panels, save
 from bench.reporting.results import Comparison, Result, check_same_images, load_results, resolution_note
@@ -29,6 +31,15 @@ class AblationsPlan(BaseModel):
     ablations: list[Ablation]
 
 
+class Chapter(NamedTuple):
+    """A question of the study, what the numbers answer, and the sweeps behind it."""
+
+    name: str
+    question: str
+    answer: str
+    sections: "list[Section]"
+
+
 class Section(NamedTuple):
     """What the page shows of one sweep, as Markdown."""
 
@@ -46,9 +57,10 @@ def main(profile: str) -> None:
     plan = read_model(plan_dir(profile) / "ablations.json", AblationsPlan)
     runs_dir = Path("runs", profile)
     parents = list(dict.fromkeys(ablation.parent for ablation in plan.ablations))
-    changed = [ablation.name for ablation in plan.ablations]
     results = load_results(runs_dir, parents, plan.seeds)
-    results += load_results(runs_dir, changed, plan.seeds, stage="evaluate_ablation")
+    for stage, retest in (("evaluate_ablation", False), ("evaluate_retest", True)):
+        changed = [ablation.name for ablation in plan.ablations if ablation.retest == retest]
+        results += load_results(runs_dir, changed, plan.seeds, stage=stage)
     check_same_images(rows_of(results))
     folder = REPORTS / profile / "ablations"
     markdown.fresh_folder(folder)
@@ -75,10 +87,26 @@ def write_page(folder: Path, plan: AblationsPlan, results: Sequence[Result]) -> 
         limits=markdown.limits(rows),
         bars=bars_note(results),
         resolution=resolution_note([c for group in comparisons.values() for c in group], plan.resampling.num),
-        sections=[write_section(folder, sweep, comparisons[sweep.name]) for sweep in sweeps],
+        chapters=write_chapters(folder, sweeps, comparisons),
         provenance=markdown.provenance(rows),
     )
     write_text(folder / "README.md", page)
+
+
+def write_chapters(
+    folder: Path, sweeps: Sequence[Sweep], comparisons: Mapping[str, Sequence[Comparison]]
+) -> list[Chapter]:
+    """Every question that the sweeps ask."""
+    return [
+        Chapter(
+            question.name,
+            question.text,
+            answer([(sweep, comparisons[sweep.name]) for sweep in asked]),
+            [write_section(folder, sweep, comparisons[sweep.name]) for sweep in asked],
+        )
+        for question, factors in by_question(sweep.factor for sweep in sweeps).items()
+        for asked in [[sweep for factor in factors for sweep in sweeps if sweep.factor == factor]]
+    ]
 
 
 def rows_of(results: Sequence[Result]) -> list[Row]:
@@ -106,7 +134,7 @@ def write_section(folder: Path, sweep: Sweep, comparisons: Sequence[Comparison])
         note=markdown.mismatch_note(rows),
         table=tables.to_markdown(table),
         differences=tables.to_markdown(differences),
-        findings=findings(comparisons),
+        findings=sweep_sentences(sweep, comparisons),
     )
 
 
@@ -132,35 +160,13 @@ def sweep_table(sweep: Sweep, people: str) -> Table:
     return Table(sweep.name, f"{sweep.factor} of {sweep.parent} on {people}", columns, records)
 
 
-def findings(comparisons: Sequence[Comparison]) -> str:
-    """What the comparisons allow to say, and no more."""
-    clear = [comparison for comparison in comparisons if comparison.is_clear]
-    if not clear:
-        return (
-            "No setting differs from the parent, in any number, by more than chance (p after Holm's correction, and an "
-            "interval without 0)."
-        )
-    column = Column("difference", "", "", "", 100.0, 1, signed=True, estimated=True)
-    lines = [
-        f"- {comparison.label} of {markdown.escape(comparison.second)}: "
-        f"{tables.format_cell(column, comparison.difference)} points"
-        for comparison in clear
-    ]
-    head = (
-        f"{len(clear)} of {len(comparisons)} differences to the parent are more than chance (p after Holm's "
-        "correction, and an interval without 0):"
-    )
-    return "\n".join([head, "", *lines])
-
-
 PAGE = """\
 # Ablations on {{ people }} (profile {{ profile }})
 
-Each section varies one factor of one system and leaves all else as it is. The system itself is the parent; its line is
-marked in the table and in the figure.
+Each section varies one factor of one system, the parent, and leaves all else as it is.
 
-{% for section in sections %}
-- [{{ section.factor }} of {{ section.parent }}](#{{ section.name }})
+{% for chapter in chapters %}
+- [{{ chapter.question }}](#{{ chapter.name }}) {{ chapter.answer }}
 {% endfor %}
 
 ## How to read this page
@@ -172,16 +178,21 @@ marked in the table and in the figure.
 
 {{ resolution }}
 
-{% for section in sections %}
-<a id="{{ section.name }}"></a>
+{% for chapter in chapters %}
+<a id="{{ chapter.name }}"></a>
 
-## {{ section.factor }} of {{ section.parent }}
+## {{ chapter.question }}
+
+{{ chapter.answer }}
+
+{% for section in chapter.sections %}
+### {{ section.factor }} of {{ section.parent }}
+
+{{ section.findings }}
 
 {{ section.note }}
 
 {{ section.table }}
-
-{{ section.findings }}
 
 {{ section.differences }}
 
@@ -190,6 +201,7 @@ marked in the table and in the figure.
 Bars: {{ bars }}. As CSV: [{{ section.name }}.csv]({{ section.name }}.csv),
 [{{ section.name }}_differences.csv]({{ section.name }}_differences.csv).
 
+{% endfor %}
 {% endfor %}
 ## Provenance
 

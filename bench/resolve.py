@@ -1,7 +1,8 @@
 """From `params.yaml` to complete parameters: strict reading, merging and the errors that name the key.
 
 Merge order: section <- `profiles.<profile>.<section>` <- `profiles.<profile>.recipes.<model>` (of `base` alone) <-
-`experiments.<name>` <- `ablations.<name>`.
+`experiments.<name>` <- `ablations.<name>`. A retest takes the training of its experiment, and
+changes `test` or `evaluate`.
 """
 
 import difflib
@@ -33,7 +34,10 @@ from bench.published import PUBLISHED
 
 Tree = dict[str, Any]
 Section = TypeVar("Section", bound=Params)
-TOP_LEVEL_KEYS = ("profile", "seeds", *PROFILE_SECTIONS, "profiles", "experiments", "ablations", "warmstart")
+TOP_LEVEL_KEYS = (
+    "profile", "seeds", *PROFILE_SECTIONS, "profiles", "experiments", "studies", "ablations", "retests", "warmstart",
+)  # fmt: skip
+RETESTED = ("test", "evaluate")
 
 
 class Layer(NamedTuple):
@@ -51,6 +55,15 @@ class Ablation(NamedTuple):
     factor: str
     value: Any
     parent_value: Any
+    retest: bool  # takes its parent's training
+
+
+class Retest(NamedTuple):
+    """A trained experiment under other parameters of prediction or of metrics."""
+
+    parent: str
+    test: TestParams
+    evaluate: EvaluateParams
 
 
 class Grid(NamedTuple):
@@ -67,7 +80,8 @@ class Grid(NamedTuple):
     experiments: dict[str, TrainConfig]
     published: dict[str, str]  # experiment -> key of `bench.published`, whose numbers it should reach
     ablations: dict[str, TrainConfig]
-    factors: tuple[Ablation, ...]
+    retests: dict[str, Retest]
+    factors: tuple[Ablation, ...]  # of ablations, then of retests
     warmstart: WarmstartParams
 
 
@@ -117,14 +131,35 @@ def _check_top_level(raw: Tree) -> None:
         raise UserError(f"seeds: found {seeds!r}, wanted every seed once")
     if not _mapping("experiments", raw["experiments"]):
         raise UserError("experiments: found none, wanted at least one system")
-    for key in ("experiments", "ablations", "profiles"):
+    for key in ("experiments", "studies", "ablations", "profiles"):
         for name in _mapping(key, raw[key]):
-            if not re.fullmatch(r"\w+", str(name), re.ASCII):
-                raise UserError(f"{key}.{name}: found {name!r}, wanted a name of letters, digits and underscores")
+            _check_name(key, name)
             _mapping(f"{key}.{name}", raw[key][name])
-    for name in raw["ablations"]:
-        if name in raw["experiments"]:
-            raise UserError(f"ablations.{name}: the name is taken by experiments.{name}, wanted another one")
+    names = [f"experiments.{name}" for name in raw["experiments"]] + [f"ablations.{name}" for name in raw["ablations"]]
+    names += [f"retests.{name}" for name in _retest_names(raw["retests"])]
+    taken: dict[str, str] = {}
+    for path in names:
+        name = path.partition(".")[2]
+        if name in taken:
+            raise UserError(f"{path}: the name is taken by {taken[name]}, wanted another one")
+        taken[name] = path
+
+
+def _check_name(key: str, name: Any) -> None:
+    if not re.fullmatch(r"\w+", str(name), re.ASCII):
+        raise UserError(f"{key}.{name}: found {name!r}, wanted a name of letters, digits and underscores")
+
+
+def _retest_names(retests: Any) -> list[str]:
+    """Of a list, as DVC lends stages of a list what its entries hold."""
+    if not isinstance(retests, list):
+        raise UserError(f"retests: found {retests!r}, wanted a list of entries with a name")
+    for i, entry in enumerate(retests):
+        if "name" not in _mapping(f"retests[{i}]", entry):
+            raise UserError(f"retests[{i}].name: missing, wanted the name of its results")
+        _check_name("retests", entry["name"])
+        _check_keys(f"retests.{entry['name']}", entry, ("name", "of", *RETESTED))
+    return [str(entry["name"]) for entry in retests]
 
 
 class Merge(NamedTuple):
@@ -162,17 +197,23 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
     merge = Merge(raw, profile, overrides, _recipes(f"profiles.{profile}.recipes", overrides.get("recipes", {})))
     data = _build(DataParams, merge.layers("data"))
     evaluate = _build(EvaluateParams, merge.layers("evaluate"))
+    test = _build(TestParams, merge.layers("test"))
     _check_unused(merge)
     systems = {
         name: Layer(f"experiments.{name}", _without("published", own)) for name, own in raw["experiments"].items()
     }
     experiments = {name: merge.build_base(layer) for name, layer in systems.items()}
     changes = {
-        name: Change(_parent(name, own, experiments), _without("of", own)) for name, own in raw["ablations"].items()
+        name: Change(_parent(f"ablations.{name}", own, experiments), _without("of", own))
+        for name, own in raw["ablations"].items()
     }
     ablations = {
         name: merge.build_base(systems[change.parent], Layer(f"ablations.{name}", change.values))
         for name, change in changes.items()
+    }
+    retests = {
+        entry["name"]: _retest(merge, entry, _parent(f"retests.{entry['name']}", entry, experiments))
+        for entry in raw["retests"]
     }
     if selected:
         _check_sizes("experiments", experiments)
@@ -186,14 +227,22 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
         for name, change in changes.items()
     )
     _check_policies(data, evaluate, profile, {**experiments, **ablations})
+    for name, retest in retests.items():
+        _check_policies(data, retest.evaluate, f"{profile}, retest {name}", {})
     if selected:
-        _check_score_rule(evaluate.score_rule, {**experiments, **ablations})
+        _check_score_rule("evaluate", evaluate.score_rule, {**experiments, **ablations})
+        for name, retest in retests.items():
+            own = {retest.parent: experiments[retest.parent]}
+            _check_score_rule(f"retests.{name}.evaluate", retest.evaluate.score_rule, own)
+    factors += tuple(
+        _retest_factor(entry, retests[entry["name"]], test, evaluate, selected) for entry in raw["retests"]
+    )
     return Grid(
         profile=profile,
         profiles=tuple(raw["profiles"]),
         seeds=tuple(raw["seeds"]),
         data=data,
-        test=_build(TestParams, merge.layers("test")),
+        test=test,
         evaluate=evaluate,
         stress=_build(StressParams, merge.layers("stress")),
         report=_build(ReportParams, merge.layers("report")),
@@ -204,6 +253,7 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
             if "published" in own
         },
         ablations={name: TrainConfig.from_base(base) for name, base in ablations.items()},
+        retests=retests,
         factors=factors,
         warmstart=_warmstart(raw, data),
     )
@@ -267,25 +317,49 @@ def _warmstart(raw: Tree, data: DataParams) -> WarmstartParams:
     return params
 
 
-def _parent(name: str, entry: Tree, experiments: Mapping[str, BaseParams]) -> str:
+def _parent(path: str, entry: Tree, experiments: Mapping[str, BaseParams]) -> str:
     if "of" not in entry:
-        raise UserError(f"ablations.{name}.of: missing, wanted the experiment that it changes")
-    return _choice(f"ablations.{name}.of", entry["of"], experiments)
+        raise UserError(f"{path}.of: missing, wanted the experiment that it changes")
+    return _choice(f"{path}.of", entry["of"], experiments)
+
+
+def _retest(merge: Merge, entry: Tree, parent: str) -> Retest:
+    test, evaluate = (
+        [*merge.layers(section), Layer(path, _mapping(path, entry.get(section, {})))]
+        for section in RETESTED
+        for path in [f"retests.{entry['name']}.{section}"]
+    )
+    return Retest(parent, _build(TestParams, test), _build(EvaluateParams, evaluate))
+
+
+def _retest_factor(entry: Tree, retest: Retest, test: TestParams, evaluate: EvaluateParams, distinct: bool) -> Ablation:
+    path, values = f"retests.{entry['name']}", {key: entry[key] for key in RETESTED if key in entry}
+    factor = _only_leaf(path, values)
+    section, _, key = factor.partition(".")
+    own, before = {"test": (retest.test, test), "evaluate": (retest.evaluate, evaluate)}[section]
+    if distinct and _get(own, key) == _get(before, key):
+        raise UserError(f"{path}.{factor}: changes nothing, {_get(before, key)!r} is the value already, wanted another")
+    return Ablation(entry["name"], retest.parent, factor, _get(own, key), _get(before, key), retest=True)
+
+
+def _only_leaf(path: str, values: Tree) -> str:
+    leaves = list(_leaves(values))
+    if len(leaves) != 1:
+        raise UserError(
+            f"{path}: changes {len(leaves)} keys ({', '.join(leaves) or 'none'}), wanted exactly one: an ablation is a "
+            "one-factor change"
+        )
+    return leaves[0]
 
 
 def _factor(name: str, change: Change, own: BaseParams, parent_base: BaseParams, *, distinct: bool) -> Ablation:
-    leaves = list(_leaves(change.values))
-    if len(leaves) != 1:
-        raise UserError(
-            f"ablations.{name}: changes {len(leaves)} keys ({', '.join(leaves) or 'none'}), wanted exactly one: "
-            "an ablation is a one-factor change"
-        )
+    factor = _only_leaf(f"ablations.{name}", change.values)
     if distinct and TrainConfig.from_base(own) == TrainConfig.from_base(parent_base):
         raise UserError(
-            f"ablations.{name}.{leaves[0]}: changes nothing in {change.parent}, which has this value already or does "
+            f"ablations.{name}.{factor}: changes nothing in {change.parent}, which has this value already or does "
             "not read it, wanted a different run"
         )
-    return Ablation(name, change.parent, leaves[0], _get(own, leaves[0]), _get(parent_base, leaves[0]))
+    return Ablation(name, change.parent, factor, _get(own, factor), _get(parent_base, factor), retest=False)
 
 
 def _check_policies(data: DataParams, evaluate: EvaluateParams, profile: str, runs: Mapping[str, BaseParams]) -> None:
@@ -298,13 +372,13 @@ def _check_policies(data: DataParams, evaluate: EvaluateParams, profile: str, ru
             )
 
 
-def _check_score_rule(rule: str, runs: Mapping[str, BaseParams]) -> None:
+def _check_score_rule(path: str, rule: str, runs: Mapping[str, BaseParams]) -> None:
     """One protocol for all: a rule that reads presence needs a head in every run."""
     headless = [name for name, run in runs.items() if run.presence_head.type == "none"]
     if SCORE_RULES[rule].needs_presence and headless:
         others = ", ".join(name for name, other in SCORE_RULES.items() if not other.needs_presence)
         raise UserError(
-            f"evaluate.score_rule: found {rule!r}, wanted one of {others}: {headless[0]} has no presence head (AP "
+            f"{path}.score_rule: found {rule!r}, wanted one of {others}: {headless[0]} has no presence head (AP "
             "under every rule is reported anyway)"
         )
 

@@ -39,7 +39,16 @@ KEPT = 0.6  # of the pictures, from above
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project whose run has predictions."""
-    tree = {**sections(), "profile": "p", "seeds": [0], "profiles": {"p": {}}, "ablations": {}, "warmstart": WARMSTART}
+    tree = {
+        **sections(),
+        "profile": "p",
+        "seeds": [0],
+        "profiles": {"p": {}},
+        "studies": {},
+        "ablations": {},
+        "retests": [],
+        "warmstart": WARMSTART,
+    }
     deep_update(tree, SMALL)
     tree["test"]["decoding"] = "argmax"  # the flat heatmaps of an untrained model have no stable sub-pixel peak
     tree["experiments"] = {"run": {}}

@@ -71,7 +71,15 @@ CROP = Crop((32, 32), 1.25, "extend", aligned=True)
 
 
 def write_plan(profile: str, data: Tree, experiments: Tree) -> None:
-    tree = {**sections(), "profile": profile, "seeds": [0], "profiles": {profile: {}}, "ablations": {}}
+    tree = {
+        **sections(),
+        "profile": profile,
+        "seeds": [0],
+        "profiles": {profile: {}},
+        "studies": {},
+        "ablations": {},
+        "retests": [],
+    }
     tree |= {"experiments": experiments, "warmstart": WARMSTART | {"profile": profile}}
     deep_update(tree, copy.deepcopy(SMALL))
     deep_update(tree, {"data": PEOPLE})

@@ -233,7 +233,8 @@ class Pipeline:
 
     def run(self, changes: Tree, until: str) -> str:
         """What the last stage wrote under changed parameters."""
-        tree = {**sections(), "profile": "p", "seeds": [0], "profiles": {"p": {}}, "ablations": {}}
+        tree = {**sections(), "profile": "p", "seeds": [0], "profiles": {"p": {}}}
+        tree |= {"studies": {}, "ablations": {}, "retests": []}
         tree["experiments"] = {"run": {}}
         tree["warmstart"] = WARMSTART
         deep_update(tree, copy.deepcopy(SMALL))

@@ -46,6 +46,7 @@ SMALL_GRID = {
     "ablations": {
         "sigma_6": {"of": "hrnet", "sigma": 6.0},
     },
+    "retests": [{"name": "no_flip", "of": "hrnet", "test": {"flip_test": False}}],
 }
 
 
@@ -97,7 +98,8 @@ def fake_stages(root: Path) -> None:
         if name in ("resolve", "warmstart"):
             continue
         outs = [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
-        full_name = f"{name}@${{item.run}}-${{item.seed}}" if "matrix" in stage else name
+        run = "item.run.name" if name.endswith("_retest") else "item.run"
+        full_name = f"{name}@${{{run}}}-${{item.seed}}" if "matrix" in stage else name
         stage["cmd"] = " ".join(["python fake_stage.py", full_name, *outs, "--", *stage["deps"]])
     YAML_SAFE.dump(tree, root / "dvc.yaml")
 
@@ -118,6 +120,9 @@ def run_stages(*names: str, kind: str = "") -> set[str]:
     return {f"{stage}{kind}@{name}" for name in names for stage in stages}
 
 
+RETEST = {"predict_retest@no_flip-0", "evaluate_retest@no_flip-0"}
+
+
 def test_again_there_is_nothing_to_do(project: Project) -> None:
     assert project.repro() == set()
     assert "Data and pipelines are up to date" in project.dvc("status")
@@ -134,11 +139,19 @@ def test_adding_editing_and_removing_an_ablation(project: Project) -> None:
     assert project.repro() == {"ablations"}  # the systems' rows are as they were
 
 
+def test_a_retest_never_retrains(project: Project) -> None:
+    entry = {"name": "half", "of": "vitpose_presence", "evaluate": {"threshold": 0.5}}
+    project.edit(lambda tree: tree["retests"].append(entry))
+    assert project.repro() == PAGES | {"predict_retest@half-0", "evaluate_retest@half-0"}
+    project.edit(lambda tree: tree["retests"].pop())
+    assert project.repro() == {"ablations"}
+
+
 def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> None:
     project.edit(lambda tree: tree["experiments"]["hrnet"].update(bbox_padding=1.5))
     wanted = run_stages("hrnet-0") | run_stages("sigma_6-0", kind="_ablation")
     floors = {"floors", "presence@vitpose_presence-0"}  # they read the window of the first system, by name here
-    assert project.repro() == PAGES | wanted | floors
+    assert project.repro() == PAGES | wanted | floors | RETEST
     project.edit(lambda tree: tree["experiments"]["hrnet"].pop("bbox_padding"))
     assert project.repro() <= PAGES  # the rest comes back from the run cache
 
@@ -146,7 +159,7 @@ def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> Non
 def test_a_new_seed_runs_only_itself(project: Project) -> None:
     project.edit(lambda tree: tree.update(seeds=[0, 1]))
     wanted = run_stages("vitpose_presence-1", "hrnet-1") | run_stages("sigma_6-1", kind="_ablation")
-    assert project.repro() == PAGES | wanted
+    assert project.repro() == PAGES | wanted | {stage.replace("-0", "-1") for stage in RETEST}
     project.edit(lambda tree: tree.update(seeds=[0]))
     assert project.repro() <= PAGES
 
@@ -158,18 +171,18 @@ def test_a_threshold_never_retrains(project: Project) -> None:
         for stage in ("evaluate", "pose_scores")  # presence studies every rule for thresholds
         for name in ("vitpose_presence", "hrnet")
     }
-    wanted = systems | {"evaluate_ablation@sigma_6-0"}
+    wanted = systems | {"evaluate_ablation@sigma_6-0", "evaluate_retest@no_flip-0"}
     assert project.repro() == PAGES | wanted
     project.edit(lambda tree: tree["evaluate"].update(threshold="max_f1"))
     assert project.repro() <= PAGES
 
 
 def test_test_time_parameters_never_retrain(project: Project) -> None:
-    project.edit(lambda tree: tree["test"].update(flip_test=False))
+    project.edit(lambda tree: tree["test"].update(flip_test=False) or tree["retests"][0]["test"].update(flip_test=True))
     ran = project.repro()
     assert not [stage for stage in ran if stage.startswith("train")]
     assert {"predict@hrnet-0", "evaluate@hrnet-0", "report"} <= ran
-    project.edit(lambda tree: tree["test"].update(flip_test=True))
+    project.edit(lambda tree: tree["test"].update(flip_test=True) or tree["retests"][0]["test"].update(flip_test=False))
     assert project.repro() <= PAGES
 
 
@@ -229,7 +242,7 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
 
     project.edit(shrink)
     output = project.dvc("repro")
-    assert output.count("Running stage") == 19
+    assert output.count("Running stage") == 19 + 2 * 4  # retests
     row = json.loads((project.root / "runs/demo/rows/vitpose_presence-0.json").read_text())
     assert row["data"]["num_persons"] == 16
     assert set(row["thresholds"]) == {"presence_head", "heatmap_peak", "always_present"}

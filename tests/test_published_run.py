@@ -39,7 +39,16 @@ def published_model() -> VitPoseForPoseEstimation:
 
 
 def write_plan(**changes: Any) -> None:
-    tree = {**sections(), "profile": "p", "seeds": [0], "profiles": {"p": {}}, "ablations": {}, "warmstart": WARMSTART}
+    tree = {
+        **sections(),
+        "profile": "p",
+        "seeds": [0],
+        "profiles": {"p": {}},
+        "studies": {},
+        "ablations": {},
+        "retests": [],
+        "warmstart": WARMSTART,
+    }
     deep_update(tree, SMALL)
     tree["base"]["presence_head"]["type"] = "none"
     tree["base"]["architectures"]["vitpose"] |= SIZES

@@ -54,6 +54,11 @@ def drop(path: str) -> Callable[[Tree], None]:
     return edit
 
 
+def retest(**entry: Any) -> Callable[[Tree], None]:
+    """An edit that makes this the only retest."""
+    return put("retests", [entry])
+
+
 BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (put("profile", "dmeo"), r"profile: found 'dmeo', wanted one of .*; nearest: demo"),
     (put("sedes", [1]), r"sedes: unknown key 'sedes', wanted one of .*; nearest: seeds"),
@@ -113,6 +118,27 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (
         put("ablations.hrnet", {"of": "vitpose", "sigma": 3.0}),
         "ablations.hrnet: the name is taken by experiments.hrnet",
+    ),
+    (put("retests", {}), "retests: found {}, wanted a list of entries with a name"),
+    (retest(of="vitpose"), r"retests\[0\].name: missing, wanted the name of its results"),
+    (retest(name="x"), "retests.x.of: missing, wanted the experiment"),
+    (retest(name="hrnet", of="hrnet"), "retests.hrnet: the name is taken by experiments.hrnet, wanted another one"),
+    (retest(name="x", of="hrnet"), r"retests.x: changes 0 keys \(none\), wanted exactly one"),
+    (
+        retest(name="x", of="hrnet", sigma=3.0),
+        "retests.x.sigma: unknown key 'sigma', wanted one of name, of, test, eval",
+    ),
+    (
+        retest(name="x", of="hrnet", test={"flip_tset": True}),
+        "retests.x.test.flip_tset: unknown key .*; nearest: flip_t",
+    ),
+    (
+        retest(name="x", of="hrnet", test={"flip_test": True}),
+        "retests.x.test.flip_test: changes nothing, True is the value already",
+    ),
+    (
+        retest(name="x", of="hrnet", evaluate={"score_rule": "box_presence"}),
+        "retests.x.evaluate.score_rule: found 'box_presence', .*: hrnet has no presence head",
     ),
     (put("ablations.x", {"of": "vitpose", "sigma": "wide"}), "ablations.x.sigma: found 'wide', wanted a valid number"),
     (put("evaluate.threshold", 1.5), "evaluate.threshold: found 1.5, wanted"),
@@ -256,7 +282,7 @@ def test_layers_override_each_other(params: Tree, load: Callable[[Tree], Grid]) 
     assert grid.experiments["vitpose"].sigma == 5.0
     assert grid.experiments["hrnet"].sigma == 6.0
     assert grid.ablations["wide"].sigma == 7.0
-    assert grid.factors[0] == ("wide", "hrnet", "sigma", 7.0, 6.0)
+    assert grid.factors[0] == ("wide", "hrnet", "sigma", 7.0, 6.0, False)
 
 
 def test_a_recipe_is_of_its_model_alone(params: Tree, load: Callable[[Tree], Grid]) -> None:
@@ -334,7 +360,7 @@ def test_sizes_of_other_architectures_are_not_read(params: Tree, load: Callable[
 def with_heads(params: Tree, rule: str) -> Tree:
     """Every run has a head, so that a rule may read presence."""
     heads = {name: entry | {"presence_head": {"type": "mlp"}} for name, entry in params["experiments"].items()}
-    return params | {"experiments": heads, "evaluate": params["evaluate"] | {"score_rule": rule}}
+    return params | {"experiments": heads, "evaluate": params["evaluate"] | {"score_rule": rule}, "retests": []}
 
 
 @pytest.mark.parametrize("rule", ["box_presence", "presence_weighted"])
@@ -392,7 +418,7 @@ def test_systems_are_stressed_and_ablations_are_not(
 ) -> None:
     params["profiles"]["demo"]["stress"] = {"num_persons": 3, "kept": [1, 0.5]}
     params["experiments"] = {"hrnet": {"model": "hrnet", "architectures": {"hrnet": {"init": "random"}}}}
-    params["ablations"] = {"wide": {"of": "hrnet", "sigma": 7.0}}
+    params |= {"ablations": {"wide": {"of": "hrnet", "sigma": 7.0}}, "retests": []}
     grid = load(params)
     assert (grid.stress.num_persons, grid.stress.kept, grid.stress.seed) == (3, (1.0, 0.5), params["stress"]["seed"])
     monkeypatch.chdir(tmp_path)
@@ -404,7 +430,7 @@ def test_systems_are_stressed_and_ablations_are_not(
 
 
 def test_no_ablations_is_fine(params: Tree, load: Callable[[Tree], Grid]) -> None:
-    params["ablations"] = {}
+    params |= {"ablations": {}, "retests": []}
     assert load(params).factors == ()
 
 
@@ -443,3 +469,28 @@ def test_an_entry_that_fits_the_sizes_of_another_profile_is_no_error(
         UserError, match=r"ablations\.(sharp: sigma 2 is 0\.5 pixels|last_8: optim\.trainable_layers: found 8)"
     ):
         load(params)
+
+
+@pytest.mark.parametrize("profile", ["demo", "paper", "full"])
+def test_every_study_resolves_in_its_profile(profile: str, params: Tree, load: Callable[[Tree], Grid]) -> None:
+    grid = load(params | {"profile": profile, "ablations": params["studies"][profile]})
+    assert set(grid.ablations) == set(params["studies"][profile])
+    assert len(grid.ablations) >= (4 if profile == "demo" else 40)
+
+
+def test_a_retest_is_its_experiment_but_for_one_value(params: Tree, load: Callable[[Tree], Grid]) -> None:
+    entries = [
+        {"name": "plain", "of": "hrnet", "test": {"flip_test": False}},
+        {"name": "half", "of": "vitpose", "evaluate": {"threshold": 0.5}},
+    ]
+    grid = load(params | {"retests": entries})
+    plain, half = (grid.retests[name] for name in ("plain", "half"))
+    assert plain.parent == "hrnet"
+    assert plain.test == grid.test.model_copy(update={"flip_test": False})
+    assert plain.evaluate == grid.evaluate
+    assert half.test == grid.test
+    assert half.evaluate == grid.evaluate.model_copy(update={"threshold": 0.5})
+    assert [tuple(factor) for factor in grid.factors[-2:]] == [
+        ("plain", "hrnet", "test.flip_test", False, True, True),
+        ("half", "vitpose", "evaluate.threshold", 0.5, "max_f1", True),
+    ]

@@ -30,7 +30,16 @@ STRESS = {"num_persons": 7, "kept": [1.0, 0.5], "sides": ["left", "bottom"], "pa
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pd.DataFrame]:
     """What the stage writes; the folder is that of its project."""
-    tree = {**sections(), "profile": "p", "seeds": [0], "profiles": {"p": {}}, "ablations": {}, "warmstart": WARMSTART}
+    tree = {
+        **sections(),
+        "profile": "p",
+        "seeds": [0],
+        "profiles": {"p": {}},
+        "studies": {},
+        "ablations": {},
+        "retests": [],
+        "warmstart": WARMSTART,
+    }
     deep_update(tree, SMALL | {"stress": STRESS})
     tree["test"]["decoding"] = "argmax"  # the flat heatmaps of an untrained model have no stable sub-pixel peak
     tree["experiments"] = {"run": {}}

@@ -38,13 +38,13 @@ Values = dict[str, Floats]  # key of a number -> (S,), its value in every data s
 Scores = tuple[Floats, Floats]  # (N, K) of calibration and of val
 
 
-def main(profile: str, run: str, seed: int) -> None:
-    """Write the run's row, and its replicates and matches, by which runs are compared."""
+def main(profile: str, run: str, seed: int, of: str | None = None) -> None:
+    """Write the run's row, and its replicates and matches, by which runs are compared; --of names whose training."""
     plan = plan_dir(profile) / run
     train = read_model(plan / "train.json", TrainConfig)
     test = read_model(plan / "predict.json", TestParams)
     params = read_model(plan / "evaluate.json", EvaluateParams)
-    files = RunFiles(profile, run, seed)
+    files = RunFiles(profile, run, seed, trained_as=of)
     info = read_model(files.training, TrainingInfo)
     calibration, val = (read_split(files.predictions, name, params.presence_policy) for name in (CALIBRATION, VAL))
     manifest = read_coco(manifest_file(profile, VAL))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,11 +46,15 @@ def drawn_dir(profile: str) -> Path:
 
 
 class RunFiles(NamedTuple):
-    """The outputs of one run. What reports read lies together, by kind, so that a stage can depend on all of a kind."""
+    """The outputs of one run. What reports read lies together, by kind, so that a stage can depend on all of a kind.
+
+    A retest has no training of its own: it is `trained_as` its experiment.
+    """
 
     profile: str
     run: str
     seed: int
+    trained_as: str | None = None
 
     @property
     def name(self) -> str:
@@ -57,7 +62,7 @@ class RunFiles(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        return Path("runs", self.profile, self.name)
+        return Path("runs", self.profile, f"{self.trained_as or self.run}-{self.seed}")
 
     @property
     def checkpoint(self) -> Path:
@@ -134,6 +139,14 @@ def write_text(file: Path, text: str) -> None:
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, file)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.copyfile(source, partial)
+    os.replace(partial, target)
 
 
 def json_text(content: Any) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.config import TestParams
 from bench.data.coco import Person, persons_in, persons_of
 from bench.data.detections import read_detections
 from bench.data.keypoints import NUM_KEYPOINTS
@@ -13,15 +14,18 @@ from bench.data.predictions import CALIBRATION, DETECTED, STATISTICS, UNLABELLED
 from bench.data.windows import Windows, label_persons, windows_of
 from bench.inference.predict import Predictions
 from bench.stages.command import run_command
-from bench.stages.files import RunFiles, detections_file, has_detections
+from bench.stages.files import RunFiles, copy_file, detections_file, has_detections, plan_dir, read_model
 from bench.stages.run_model import build_samples, open_run, read_manifest
 
 EVERY_POLICY = "labelled"  # samples need one, predictions carry the labels of all
 
 
-def main(profile: str, run: str, seed: int) -> None:
-    """Write runs/<profile>/predictions/<run>-<seed>.parquet."""
-    files = RunFiles(profile, run, seed)
+def main(profile: str, run: str, seed: int, of: str | None = None) -> None:
+    """Write runs/<profile>/predictions/<run>-<seed>.parquet; with --of, by the weights of that experiment."""
+    files = RunFiles(profile, run, seed, trained_as=of)
+    if of is not None and same_prediction(profile, run, of):
+        copy_file(RunFiles(profile, of, seed).predictions, files.predictions)
+        return
     trained = open_run(files)
     frames = []
     for split, persons in splits_of(profile):
@@ -29,6 +33,12 @@ def main(profile: str, run: str, seed: int) -> None:
         predictions = trained.predict(samples)
         frames.append(predictions_frame(split, persons, windows_of(persons, samples.crop), predictions))
     write_predictions(files.predictions, frames)
+
+
+def same_prediction(profile: str, run: str, of: str) -> bool:
+    """Whether a retest changes metrics alone, so that the experiment's predictions are its own."""
+    own, parent = (read_model(plan_dir(profile) / name / "predict.json", TestParams) for name in (run, of))
+    return own == parent
 
 
 def splits_of(profile: str) -> Iterator[tuple[str, list[Person]]]:

@@ -34,6 +34,11 @@ def write_plan(grid: Grid) -> None:
         write_json(folder / run / "train.json", train.model_dump(mode="json"))
         write_json(folder / run / "predict.json", grid.test.model_dump(mode="json"))
         write_json(folder / run / "evaluate.json", grid.evaluate.model_dump(mode="json"))
+    for run, retest in grid.retests.items():
+        write_json(folder / run / "weights.json", weights[retest.parent])
+        write_json(folder / run / "train.json", grid.experiments[retest.parent].model_dump(mode="json"))
+        write_json(folder / run / "predict.json", retest.test.model_dump(mode="json"))
+        write_json(folder / run / "evaluate.json", retest.evaluate.model_dump(mode="json"))
     for run in grid.experiments:
         write_json(folder / run / "stress.json", grid.stress.model_dump(mode="json"))
     for stage in STAGE_MODULES:

@@ -3,18 +3,23 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
-from ablations.report import findings, main
+from ablations.grid import QUESTIONS, question_of
+from ablations.report import main
 from bench.errors import UserError
-from bench.reporting.results import Comparison, Summary
 from bench.reporting.rows import read_row, write_row
 from tests.reporting.fake_runs import ABLATIONS, RESAMPLING, make_project
 
 FOLDER = Path("reports/demo/ablations")
+REPO = Path(__file__).parents[2]
+SWEEPS = ("loss_presence_weight", "presence_head_dropout")
 PLAN = Path("runs/demo/plan/ablations.json")
 
 
@@ -59,9 +64,7 @@ def test_a_table_and_a_figure_per_factor_and_the_same_bytes_twice(project: Path)
     links = re.findall(r"\]\(([^)#]+)\)", page)
     assert set(links) == set(first) - {"README.md"}
     anchors = set(re.findall(r"\]\(#([^)]+)\)", page))
-    assert (
-        anchors == set(re.findall(r'<a id="([^"]+)"></a>', page)) == {"loss_presence_weight", "presence_head_dropout"}
-    )
+    assert anchors == set(re.findall(r'<a id="([^"]+)"></a>', page)) == {"loss", "dropout"}
     main("demo")
     assert contents() == first
 
@@ -106,43 +109,61 @@ def test_a_removed_ablation_leaves_no_row_and_a_removed_factor_no_file(project: 
     assert not any(name in text for name in ("dropout_2", "presence_weight_1"))
 
 
-def test_findings_are_what_the_intervals_allow(project: Path) -> None:
+def test_sentences_have_the_numbers_of_the_tables(project: Path) -> None:
     change_plan(resampling={"num": 600, "seed": 0})  # more trades, or a family of 24 has nothing to find
     main("demo")
     page = (FOLDER / "README.md").read_text()
-    said = re.findall(r"^- (.+) of (\S+): ([+-][\d.]+) \[([+-]?[\d.]+), ([+-]?[\d.]+)\] points$", page, re.MULTILINE)
-    assert ("AP", "dropout_0") in {(metric, name) for metric, name, *_ in said}
-    for _, _, found, low, high in said:
-        assert float(low) * float(high) > 0
-        assert float(low) <= float(found) <= float(high)
-    frames = [pd.read_csv(FOLDER / f"{x}_differences.csv") for x in ("loss_presence_weight", "presence_head_dropout")]
-    lines = pd.concat(frames)
-    clear = lines[(lines["p_family"] < 0.05) & (lines["difference_low"] * lines["difference_high"] > 0)]
-    assert sorted(zip(clear["metric"], clear["second"], strict=True)) == sorted(
-        (metric, name) for metric, name, *_ in said
-    )
-    heads = re.findall(r"^(\d+) of (\d+) differences to the parent are more than chance", page, re.MULTILINE)
-    silent = page.count("No setting differs from the parent, in any number, by more than chance")
-    assert sum(int(n) for n, _ in heads) == len(said)
-    assert len(heads) + silent == 2
-    assert "F1, always present of" not in page  # equal in every run, so nothing may be said of it
+    frames = [pd.read_csv(FOLDER / f"{x}_differences.csv", dtype=str) for x in SWEEPS]
+    for line in pd.concat(frames).to_dict("records"):
+        said = f"{line['metric']} by {line['difference']} [{line['difference_low']}, {line['difference_high']}] points"
+        low, high = float(line["difference_low"]), float(line["difference_high"])
+        clear = float(line["p_family"] or "nan") < 0.05 and low * high > 0
+        assert (f"**{said}**" in page) >= clear
+        assert said in page
+    assert re.findall(r"^- (\w+) \*\*(\S+)\*\* from (\S+) to (\S+) changed", page, re.MULTILINE) == [
+        ("Lowering", "loss.presence_weight", "0.01", "0.0001"),
+        ("Raising", "loss.presence_weight", "0.01", "1"),
+        ("Lowering", "presence_head.dropout", "0.4", "0"),
+        ("Lowering", "presence_head.dropout", "0.4", "0.2"),
+    ]
+    assert "2 changes tried, 1 moved a number by more than chance, presence_head.dropout 0 the most: **" in page
 
 
-def comparison(name: str, p_family: float, low: float, high: float) -> Comparison:
-    summary = Summary((low + high) / 2, low, high, None, 1)
-    return Comparison("p", name, "AP", summary, 0.001, p_family, 0.01, "permutation", 9)
+def test_a_new_factor_needs_no_other_edit(project: Path) -> None:
+    """A run more in the plan: a section, a figure, sentences, below its question."""
+    entry = {"name": "no_flip_test", "parent": "vitpose_presence", "factor": "test.flip_test", "value": False}
+    for kind, suffix in (("rows", "json"), ("replicates", "parquet"), ("matches", "npz")):
+        source = Path("runs/demo", kind, f"dropout_2-0.{suffix}")
+        shutil.copy(source, source.with_name(f"no_flip_test-0.{suffix}"))
+    row = Path("runs/demo/rows/no_flip_test-0.json")
+    write_row(read_row(row).model_copy(update={"experiment": "no_flip_test"}), row)
+    plan = json.loads(PLAN.read_text())
+    change_plan(seeds=[0], ablations=[*plan["ablations"], entry | {"parent_value": True, "retest": True}])
+    main("demo")
+    assert set(contents()) == files_of(*SWEEPS, "test_flip_test")
+    page = (FOLDER / "README.md").read_text()
+    assert page.index("## What changes without any training?") < page.index("Setting **test.flip_test** from true to")
 
 
-def test_findings_name_clear_differences_alone() -> None:
-    clear, chance, wide = (
-        comparison("a_b", 0.01, 0.1, 0.3),
-        comparison("c", 0.2, 0.1, 0.3),
-        comparison("d", 0.01, -0.1, 0.3),
-    )
-    text = findings([clear, chance, wide])
-    assert text.startswith("1 of 3 differences to the parent are more than chance")
-    assert text.splitlines()[2:] == ["- AP of a_b: +20.0 [+10.0, +30.0] points"]
-    assert findings([chance, wide]).startswith("No setting differs from the parent, in any number, by more than chance")
+def test_every_key_belongs_to_a_question() -> None:
+    """So whatever is varied has its place on the page."""
+    params = YAML(typ="safe").load((REPO / "params.yaml").read_text())
+    keys = [*leaves(params["base"]), *(f"{s}.{key}" for s in ("test", "evaluate") for key in leaves(params[s]))]
+    assert len(keys) > 50
+    asked = {key: question_of(key).name for key in keys}
+    assert {asked[key] for key in asked} == {question.name for question in QUESTIONS}
+    assert asked["architectures.hrnet.init"] == "transfer"
+    assert asked["loss.presence_weight"] == "loss"
+    assert asked["presence_head.dropout_at"] == "dropout"
+    assert asked["train.num_persons"] == "data"
+
+
+def leaves(tree: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
 
 
 def test_no_ablations_give_a_page_that_says_so(project: Path) -> None:

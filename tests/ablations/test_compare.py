@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ablations.compare import Ablation, build_sweeps, compare_sweeps, spell
+from ablations.compare import build_sweeps, compare_sweeps, spell
+from ablations.grid import Ablation
 from bench.metrics.bootstrap import holm
 from bench.reporting.results import Result, Summary, load_results
 from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, oks, presence
@@ -15,7 +16,7 @@ HEAD = ("AP", "AR", "F1, presence head", "AUROC, presence head", "F1, heatmap pe
 
 
 def ablation(name: str, factor: str, value: object, parent: str = "p") -> Ablation:
-    return Ablation(name=name, parent=parent, factor=factor, value=value, parent_value=0.3)
+    return Ablation(name=name, parent=parent, factor=factor, value=value, parent_value=0.3, retest=False)
 
 
 def results_of(*names: str) -> dict[str, Result]:
@@ -35,7 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 
 
 FAKE = [
-    Ablation(name=name, parent=PARENT, factor=factor, value=value, parent_value=parent_value)
+    Ablation(name=name, parent=PARENT, factor=factor, value=value, parent_value=parent_value, retest=False)
     for name, factor, value, parent_value in ABLATIONS
 ]
 
@@ -76,7 +77,7 @@ def test_only_numbers_that_all_settings_have_are_compared() -> None:
 
 
 def test_every_setting_is_compared_with_its_own_parent(results: dict[str, Result]) -> None:
-    other = Ablation(name="dropout_2", parent="plain", factor="y", value=1, parent_value=0)
+    other = Ablation(name="dropout_2", parent="plain", factor="y", value=1, parent_value=0, retest=False)
     sweeps = build_sweeps([*FAKE, other], results)
     found = compare_sweeps(sweeps, 20, 0)
     assert list(found) == ["loss_presence_weight", "presence_head_dropout", "y"]

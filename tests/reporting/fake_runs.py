@@ -199,7 +199,14 @@ def make_project(
     """Manifests, images, plans and every run of the grid, below `root`."""
     manifest = make_people(root, num_persons, np.random.default_rng(0))
     entries = [
-        {"name": name, "parent": PARENT, "factor": factor, "value": value, "parent_value": parent_value}
+        {
+            "name": name,
+            "parent": PARENT,
+            "factor": factor,
+            "value": value,
+            "parent_value": parent_value,
+            "retest": False,
+        }
         for name, factor, value, parent_value in ABLATIONS
     ]
     shared = {"profile": "demo", "seeds": list(seeds), "resampling": RESAMPLING}
