@@ -1,0 +1,71 @@
+"""What a run says of presence, as calibrated probabilities.
+
+A presence head speaks in logits and is calibrated by one temperature; a run without one has only the peaks of its
+heatmaps, which Platt scaling turns into probabilities. Both are fitted on the calibration split alone, and both are
+`sigmoid(slope * score + intercept)`, which any runtime can compute.
+Letters: N persons, K keypoints.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from bench.data.geometry import Floats
+from bench.data.predictions import Split
+from bench.errors import UserError
+from bench.inference.predict import Predictions
+from bench.metrics.calibrators import Platt, Temperature, fit_platt, fit_temperature
+
+
+class PresenceReading(NamedTuple):
+    """How a run's scores become probabilities, and from which on a keypoint is called present."""
+
+    from_head: bool
+    slope: float
+    intercept: float
+    threshold: float  # a probability
+
+    @property
+    def calibrator(self) -> str:
+        """Its name in `bench.metrics.calibrators.CALIBRATORS`."""
+        return "temperature" if self.from_head else "platt"
+
+    def probability(self, score: NDArray[np.floating]) -> Floats:
+        """Calibrated probabilities (N, K) of `presence_score`."""
+        return np.asarray(expit(self.slope * score.astype(np.float64) + self.intercept))
+
+
+def presence_score(found: Predictions | Split) -> NDArray[np.floating]:
+    """What presence is read from, (N, K): logits of the head where there is one, else heatmap peaks."""
+    return found.score if found.presence_logits is None else found.presence_logits
+
+
+def read_presence(calibration: Split, threshold: float) -> PresenceReading:
+    """The reading of a run by its calibration split.
+
+    `threshold` is that of the run's row: a probability of the head before calibration, or a heatmap peak. Both
+    calibrators keep the order of scores, so the same keypoints are called present before and after.
+
+    Raises:
+        UserError: nothing of the calibration split counts, or heatmap peaks are no higher where a keypoint is there.
+    """
+    labels = calibration.present, calibration.present_weight
+    from_head = calibration.presence_logits is not None
+    fit = fit_temperature if from_head else fit_platt
+    slope, intercept = _line(fit(presence_score(calibration), *labels))
+    if slope <= 0:
+        raise UserError(
+            "heatmap peaks of the calibration split are no higher where a keypoint is there: nothing to read"
+        )
+    score = logit(threshold) if from_head else threshold
+    return PresenceReading(from_head, slope, intercept, float(expit(slope * score + intercept)))
+
+
+def _line(calibrator: object) -> tuple[float, float]:
+    """Slope and intercept of what is put into the sigmoid."""
+    if isinstance(calibrator, Temperature):
+        return 1 / float(calibrator.temperature[0]), 0.0
+    assert isinstance(calibrator, Platt)
+    return calibrator.slope, calibrator.intercept
