@@ -29,7 +29,7 @@ lint: $(LOCKED) ## ruff, mypy, typos
 	$(BIN)/typos
 
 lock: $(LOCKED) ## pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --upgrade --no-emit-index-url --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra onnx --universal --upgrade --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
 clean: ## remove outputs of stages (not the environment, not the reports)
 	rm -rf data runs
