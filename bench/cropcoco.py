@@ -2,7 +2,7 @@
 
 How well it tells what is there, on a file in the format of CropCOCO (`bench.data.cropcoco`) and under each of its
 rules, and where it puts what lies outside of the picture; with 95 % intervals over images. Nothing is chosen on these
-people. Letters: N persons, C persons of the calibration split, K keypoints, I images, S data sets.
+people. Letters: N persons, K keypoints, I images, S data sets.
 """
 
 import math
@@ -16,24 +16,21 @@ from scipy.special import expit
 from tabulate import tabulate
 from typer import Option
 
-from bench.config import EvaluateParams
 from bench.data.coco import read_image
 from bench.data.cropcoco import RULES, WINDOW_PADDING, WINDOW_SIZE, CropCoco, read_cropcoco
 from bench.data.geometry import Floats
 from bench.data.hashing import sha256_of
-from bench.data.predictions import CALIBRATION, Split, read_split
 from bench.errors import UserError
 from bench.inference.predict import Predictions
 from bench.metrics.bootstrap import Interval, Method, Resampling, draw_resampling
 from bench.metrics.presence import POOLED, VIEWS, Labelled, metrics_at, ranking
-from bench.reporting.rows import ALWAYS_PRESENT, HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Source
+from bench.reporting.rows import ALWAYS_PRESENT, HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Source
 from bench.score import UNDEFINED
 from bench.stages.code import import_closure
 from bench.stages.command import run_command
-from bench.stages.evaluate import threshold_of
-from bench.stages.files import RunFiles, plan_dir, read_model
-from bench.stages.predict import EVERY_POLICY
-from bench.stages.run_model import TrainedRun, build_samples, open_run
+from bench.stages.evaluated_run import open_evaluated
+from bench.stages.files import RunFiles
+from bench.stages.run_model import TrainedRun
 from bench.stages.stress import similarity
 
 PERCENT = {"AUROC": "AUROC", "AP_absent": "AP absent", "FPR95": "FPR95", "F1": "F1"}
@@ -55,14 +52,11 @@ def main(
 ) -> None:
     """Print how well a run tells which keypoints of CropCOCO are there, and where it puts those outside."""
     files = RunFiles(profile, run, seed)
-    params = read_model(plan_dir(profile) / run / "evaluate.json", EvaluateParams)
     cropcoco = read_cropcoco(annotations, image_folder)
     check_images(cropcoco)
-    trained = open_run(files)
-    calibration = read_split(files.predictions, CALIBRATION, params.presence_policy)
-    samples = build_samples(trained.config, trained.codec, cropcoco.persons, EVERY_POLICY, None, seed)
-    found = trained.predict(samples)
-    statements = statements_of(found, calibration, params)
+    asked = open_evaluated(files)
+    found = asked.ask(cropcoco.persons)
+    statements = statements_of(found, asked.row)
     image = np.unique([person.image_id for person in cropcoco.persons], return_inverse=True)[1]
     rng = np.random.default_rng(resampling_seed)
     resampling = draw_resampling(int(image.max()) + 1, num_resamples, interval, rng)
@@ -71,8 +65,8 @@ def main(
     parts = (
         presence_table(statements, cropcoco, image, resampling),
         localisation_table(found.keypoints, cropcoco, image, resampling),
-        threshold_sentence(statements, params),
-        f"{stamp(files, trained, annotations, cropcoco)}; {drawn}; bench.cropcoco {code}",
+        threshold_sentence(statements, asked.row),
+        f"{stamp(files, asked.trained, annotations, cropcoco)}; {drawn}; bench.cropcoco {code}",
     )
     print("\n\n".join(parts))
 
@@ -95,17 +89,14 @@ class Statement(NamedTuple):
     threshold: float
 
 
-def statements_of(found: Predictions, calibration: Split, params: EvaluateParams) -> dict[Source, Statement]:
-    """Of every source that the run has, and of the floor; thresholds as stage evaluate takes them."""
-    scores: dict[Source, tuple[Floats, Floats]] = {}  # (C, K), (N, K)
-    if calibration.presence is not None and found.presence_logits is not None:
-        scores[PRESENCE_HEAD] = calibration.presence, expit(found.presence_logits.astype(np.float64))
-    scores[HEATMAP_PEAK] = calibration.score, found.score.astype(np.float64)
-    scores[ALWAYS_PRESENT] = np.ones_like(calibration.score), np.ones(found.score.shape)
-    return {
-        source: Statement(score, threshold_of(calibrated_on, calibration, params))
-        for source, (calibrated_on, score) in scores.items()
-    }
+def statements_of(found: Predictions, row: Row) -> dict[Source, Statement]:
+    """Of every source that the run has, and of the floor; thresholds are those of its row."""
+    scores: dict[Source, Floats] = {}  # (N, K)
+    if found.presence_logits is not None:
+        scores[PRESENCE_HEAD] = expit(found.presence_logits.astype(np.float64))
+    scores[HEATMAP_PEAK] = found.score.astype(np.float64)
+    scores[ALWAYS_PRESENT] = np.ones(found.score.shape)
+    return {source: Statement(score, row.thresholds[source]) for source, score in scores.items()}
 
 
 def presence_numbers(statement: Statement, labels: Labelled, resampling: Resampling) -> dict[str, Interval]:
@@ -176,10 +167,9 @@ def as_markdown(records: list[dict[str, object]], num_words: int) -> str:
     return tabulate(records, headers="keys", tablefmt="github", disable_numparse=True, colalign=align)
 
 
-def threshold_sentence(statements: Mapping[Source, Statement], params: EvaluateParams) -> str:
+def threshold_sentence(statements: Mapping[Source, Statement], row: Row) -> str:
     """Where the thresholds come from, and what they are."""
-    on_calibration = f"of the highest F1 on the run's calibration split under policy {params.presence_policy}"
-    how = on_calibration if params.threshold == "max_f1" else "fixed in the run's parameters"
+    how = f"{row.protocol.threshold_rule}, policy {row.protocol.policy}"
     values = ", ".join(f"{SOURCES[source]} {statement.threshold:.4g}" for source, statement in statements.items())
     return f"Thresholds for F1 and hallucinated, {how}, none chosen on these people: {values}."
 

@@ -24,7 +24,7 @@ from bench.inference.predict import Predictions
 from bench.metrics.bootstrap import draw_resampling
 from bench.metrics.presence import Labelled
 from bench.resolve import load_grid
-from bench.stages import predict, prepare, resolve, train
+from bench.stages import evaluate, predict, prepare, resolve, train
 from bench.stages.command import run_command
 from bench.stages.evaluate import presence_sources, threshold_of
 from bench.stages.files import RunFiles, manifest_file, plan_dir, read_model
@@ -38,7 +38,7 @@ KEPT = 0.6  # of the pictures, from above
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project whose run has predictions."""
+    """A project whose run is evaluated."""
     tree = {
         **sections(),
         "profile": "p",
@@ -59,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         YAML(typ="safe").dump(tree, Path("params.yaml"))
         resolve.write_plan(load_grid(Path("params.yaml")))
         prepare.main("p")
-        for stage in (train, predict):
+        for stage in (train, predict, evaluate):
             stage.main("p", "run", 0)
         yield folder
 
@@ -185,7 +185,7 @@ def test_it_says_on_what_its_numbers_stand(show: Callable[..., str], cut: Path) 
     for part in (
         f"{cut} sha256 {sha256_of([cut])}, {len(people.persons)} persons in {num_images} images",
         f"run p/run-0, checkpoint sha256 {sha256_of([FILES.checkpoint])[:12]}",
-        "calibration split under policy labelled, none chosen on these people: presence head 0.",
+        "max F1 on calibration, policy labelled, none chosen on these people: presence head 0.",
         "percentile intervals from 20 resamples of the images, seed 0",
     ):
         assert part in first
@@ -221,8 +221,8 @@ def test_broken_input_is_one_line(
     monkeypatch.chdir(project)
     file, folder = str(cut), str(cut.parent)
     assert "none.json: cannot be read" in refused(cropcoco.main, *RUN, "none.json", folder)
-    assert "none/evaluate.json: cannot be read" in refused(cropcoco.main, "p", "none", "0", file, folder)
-    assert "run-7/checkpoint.safetensors: cannot be read" in refused(cropcoco.main, "p", "run", "7", file, folder)
+    assert "none-0.json: missing" in refused(cropcoco.main, "p", "none", "0", file, folder)
+    assert "run-7.json: missing" in refused(cropcoco.main, "p", "run", "7", file, folder)
     assert "cannot be read as an image" in refused(cropcoco.main, *RUN, file, str(cut.parent / "elsewhere"))
     content = json.loads(cut.read_text())
     image = next(i for i in content["images"] if i["id"] == content["annotations"][0]["image_id"])
