@@ -35,14 +35,15 @@ from bench.stages.evaluated_run import (
     EvaluatedRun,
     find_run,
     licence_of,
+    network_of,
     open_evaluated,
     origin,
+    preprocessing,
     presence_facts,
     written_whole,
 )
 from bench.stages.predict import EVERY_POLICY
 from bench.stages.run_model import build_samples, read_manifest
-from models import PoseModel
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
@@ -77,17 +78,14 @@ def require_packages() -> None:
         raise UserError(f"{missing[0]} is not installed, wanted the extra onnx: pip install {' '.join(PACKAGES)}")
 
 
-def model_of(asked: EvaluatedRun) -> PoseModel:
-    """The model itself, without what Fabric wraps it in."""
-    model = asked.trained.model.module
-    assert isinstance(model, PoseModel)
-    return model
-
-
 def exported_model(asked: EvaluatedRun, reading: PresenceReading) -> ExportedModel:
     test = asked.trained.test
     return ExportedModel(
-        model_of(asked), asked.trained.codec, decoding=test.decoding, flip_test=test.flip_test, reading=reading
+        network_of(asked.trained),
+        asked.trained.codec,
+        decoding=test.decoding,
+        flip_test=test.flip_test,
+        reading=reading,
     )
 
 
@@ -120,12 +118,10 @@ def add_metadata(file: Path, entries: dict[str, str]) -> None:
 
 def metadata(asked: EvaluatedRun, reading: PresenceReading) -> dict[str, str]:
     """What one must know to use the file; each value is text, JSON where it has parts."""
-    config, test, codec = asked.trained.config, asked.trained.test, asked.trained.codec
+    test, codec = asked.trained.test, asked.trained.codec
     facts: dict[str, Any] = {
         "keypoint_names": KEYPOINT_NAMES,
-        "input_size": {"width": config.input_size[0], "height": config.input_size[1]},
-        "crop": {"bbox_padding": config.bbox_padding, "fit": config.fit, "aligned": codec.aligned},
-        "normalisation": normalisation_of(asked),
+        "preprocessing": preprocessing(asked.trained),
         "decoding": CODECS[codec.name].decoding if test.decoding == "codec" else f"{test.decoding} ({codec.name})",
         "flip_test": "in the graph" if test.flip_test else "none",
         "presence": presence_facts(asked, reading),
@@ -135,13 +131,6 @@ def metadata(asked: EvaluatedRun, reading: PresenceReading) -> dict[str, str]:
         "licence": licence_of(asked),
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-
-
-def normalisation_of(asked: EvaluatedRun) -> dict[str, Any]:
-    """`(pixel - mean) / std` of RGB from 0 to 255."""
-    model = model_of(asked)
-    mean, std = (values.flatten().tolist() for values in (model.pixel_mean, model.pixel_std))
-    return {"channels": "RGB", "pixels": "0 to 255", "mean": mean, "std": std}
 
 
 class Comparison(NamedTuple):
@@ -169,7 +158,7 @@ def torch_answers(asked: EvaluatedRun, reading: PresenceReading, num_persons: in
     persons = persons_of(read_manifest(asked.files.profile, CALIBRATION))[:num_persons]
     samples = build_samples(config, codec, persons, EVERY_POLICY, None, asked.files.seed)
     loader = ordered_loader(samples, test.batch_size, config.num_workers)
-    model = copy.deepcopy(model_of(asked)).cpu().float()
+    model = copy.deepcopy(network_of(asked.trained)).cpu().float()
     for batch, output in run_model(model, loader, flip_test=test.flip_test, shift=codec.shift):
         yield model.normalise(batch.image), answer(output, codec, test.decoding, reading)
 

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from bench import cropcoco
@@ -23,13 +22,11 @@ from bench.data.predictions import CALIBRATION, VAL, read_split
 from bench.inference.predict import Predictions
 from bench.metrics.bootstrap import draw_resampling
 from bench.metrics.presence import Labelled
-from bench.resolve import load_grid
-from bench.stages import evaluate, predict, prepare, resolve, train
 from bench.stages.command import run_command
 from bench.stages.evaluate import presence_sources, threshold_of
 from bench.stages.files import RunFiles, manifest_file, plan_dir, read_model
 from bench.stages.run_model import build_samples, open_run
-from tests.test_parameters import SMALL, WARMSTART, deep_update, sections
+from tests.evaluated_project import evaluated_project
 
 FILES = RunFiles("p", "run", 0)
 RUN = ("p", "run", "0")
@@ -39,28 +36,7 @@ KEPT = 0.6  # of the pictures, from above
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project whose run is evaluated."""
-    tree = {
-        **sections(),
-        "profile": "p",
-        "seeds": [0],
-        "profiles": {"p": {}},
-        "studies": {},
-        "ablations": {},
-        "retests": [],
-        "warmstart": WARMSTART,
-    }
-    deep_update(tree, SMALL)
-    tree["test"]["decoding"] = "argmax"  # the flat heatmaps of an untrained model have no stable sub-pixel peak
-    tree["experiments"] = {"run": {}}
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("project")
-        patch.chdir(folder)
-        patch.setattr(resolve, "STAGE_MODULES", {})
-        YAML(typ="safe").dump(tree, Path("params.yaml"))
-        resolve.write_plan(load_grid(Path("params.yaml")))
-        prepare.main("p")
-        for stage in (train, predict, evaluate):
-            stage.main("p", "run", 0)
+    with evaluated_project(tmp_path_factory.mktemp("project"), {"run": {}}) as folder:
         yield folder
 
 

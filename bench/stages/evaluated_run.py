@@ -18,6 +18,7 @@ from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Sour
 from bench.stages.files import RunFiles
 from bench.stages.predict import EVERY_POLICY
 from bench.stages.run_model import TrainedRun, build_samples, open_run
+from models import PoseModel
 
 LICENCE, OTHER_LICENCE = "Apache-2.0", "other"
 UNSEEDED = 0  # nothing is drawn at random where nothing is augmented
@@ -103,6 +104,29 @@ def origin(run: EvaluatedRun) -> dict[str, Any]:
         "codec": row.protocol.codec,
         "crop": row.protocol.crop,
         "flip_test": row.protocol.flip_test,
+    }
+
+
+def network_of(trained: TrainedRun) -> PoseModel:
+    """The model itself, without what Fabric wraps it in."""
+    network = trained.model.module
+    assert isinstance(network, PoseModel)
+    return network
+
+
+def preprocessing(trained: TrainedRun) -> dict[str, Any]:
+    """How a person's box becomes the input. `mean` and `std` are of pixels of 0 to 255; the model itself normalises, an
+    exported graph wants it done."""
+    config, network = trained.config, network_of(trained)
+    return {
+        "input_size": {"width": config.input_size[0], "height": config.input_size[1]},
+        "bbox_padding": config.bbox_padding,
+        "fit": config.fit,
+        "lengths_between_pixel_centres": trained.codec.aligned,
+        "interpolation": "bilinear, black outside of the image",
+        "channels": "RGB",
+        "mean": network.pixel_mean.flatten().tolist(),
+        "std": network.pixel_std.flatten().tolist(),
     }
 
 
