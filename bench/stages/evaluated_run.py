@@ -146,12 +146,13 @@ def written_whole(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(partial)
-        yield partial
-        os.replace(partial, target)
+        try:
+            yield partial
+            os.replace(partial, target)
+        finally:
+            _remove(partial)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        _remove(partial)
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def _remove(path: Path) -> None:
