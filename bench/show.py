@@ -26,6 +26,7 @@ from bench.inference.predict import Predictions
 from bench.inference.presence import PresenceReading, presence_score
 from bench.inference.scoring import person_scores
 from bench.reporting.figures import save
+from bench.reporting.rows import SOURCES
 from bench.reporting.shown import ShownPeople, draw_people
 from bench.stages.command import run_command
 from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated, origin, presence_facts, written_whole
@@ -56,13 +57,14 @@ def main(
         "boxes": "the whole picture" if boxes is None else str(boxes),
         "keypoint_names": list(KEYPOINT_NAMES),
     }
+    caption = f"{profile}/{run}, presence by its {SOURCES[asked.source]}"
     num_written = 0
     for picture in known:
         places = np.flatnonzero(found.image_id == picture.image_id)
         if not len(places):
             continue
         content = {"image": image_facts(picture), **shared, "people": [entries[place] for place in places]}
-        figure = draw_people(read_image(picture.file), people.take(places), reading.threshold)
+        figure = draw_people(read_image(picture.file), people.take(places), reading.threshold, caption)
         write_both(out / names[picture.file], figure, content)
         num_written += 1
     print(f"{out}: {len(entries)} people in {num_written} of {len(pictures)} pictures")

@@ -42,8 +42,8 @@ class ShownPeople(NamedTuple):
         return ShownPeople(*(values[places] for values in self))
 
 
-def draw_people(image: NDArray[np.uint8], people: ShownPeople, threshold: float) -> Figure:
-    """The picture (H, W, 3) as large as the page, and below it what the marks mean."""
+def draw_people(image: NDArray[np.uint8], people: ShownPeople, threshold: float, caption: str) -> Figure:
+    """The picture (H, W, 3) as large as the page, and below it what the marks mean and who says so (`caption`)."""
     height, width = image.shape[:2]
     inches = LONG_SIDE / max(height, width)  # of a pixel
     picture = width * inches, height * inches
@@ -58,6 +58,7 @@ def draw_people(image: NDArray[np.uint8], people: ShownPeople, threshold: float)
         for bbox, *said in zip(*people, strict=True):
             _draw_person(ax, bbox, *said, size=float(np.clip(bbox[2:].max() * inches / FULL_SIZE, 0.5, 1.0)))
         _draw_legend(figure, page, threshold)
+        figure.text(0.99, 0.03 * STRIP / page[1], caption, fontsize=7, color="0.35", ha="right", va="bottom")
     return figure
 
 
