@@ -133,9 +133,9 @@ def _by_policy(systems: Sequence[PresenceResult]) -> list[tuple[str, PresenceRes
     return [(policy, s) for policy in POLICIES for s in systems if policy in s.policies]
 
 
-def winners_sentences(systems: Sequence[PresenceResult]) -> str:
+def winners_sentences(systems: Sequence[PresenceResult], policies: Sequence[str]) -> str:
     """Who leads under each policy, and whether by more than chance, as a list."""
-    return "\n".join(_winner(systems, policy) for policy in POLICIES if policy in systems[0].policies)
+    return "\n".join(_winner(systems, policy) for policy in policies)
 
 
 def _winner(systems: Sequence[PresenceResult], policy: str) -> str:

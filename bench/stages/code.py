@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "bench", "ablations")
 STAGES = (
     "prepare", "train", "predict", "evaluate", "floors", "presence", "pose_scores", "stress", "report", "errors",
-    "presence_report", "pose_scores_report", "stress_report", "architectures",
+    "presence_report", "pose_scores_report", "stress_report", "architectures", "data_report", "runs_report", "site",
 )  # fmt: skip
 STAGE_MODULES = {**{stage: f"bench.stages.{stage}" for stage in STAGES}, "ablations": "ablations.report"}
 

@@ -124,7 +124,14 @@ def write_page(folder: Path, page: Page) -> None:
     numbers: pd.DataFrame = pages.numbers_frame(systems)
     numbers.to_csv(folder / "numbers.csv", index=False, lineterminator="\n", float_format="%.5g")
     write_figures(folder, page)
-    write_text(folder / "README.md", render(page, shown, pages.head_answer(comparisons), write_cases(folder, page)))
+    answer = pages.head_answer(comparisons)
+    write_text(folder / "findings.md", findings(page, answer))
+    write_text(folder / "README.md", render(page, shown, answer, write_cases(folder, page)))
+
+
+def findings(page: Page, answer: str) -> str:
+    """Who wins under the policies of most interest, and whether heads beat heatmaps: for the front page."""
+    return markdown.render(FINDINGS, shown=pages.winners_sentences(page.systems, page.shown_policies), answer=answer)
 
 
 def write_figures(folder: Path, page: Page) -> None:
@@ -170,7 +177,7 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
         note=markdown.mismatch_note(page.rows),
         bars=page.bars,
         num_resamples=page.systems[0].num_resamples,
-        winners=pages.winners_sentences(page.systems),
+        winners=pages.winners_sentences(page.systems, page.systems[0].policies),
         answer=answer,
         num_systems=len(page.systems),
         several_seeds=any(system.num_seeds > 1 for system in page.systems),
@@ -183,6 +190,18 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
         provenance=markdown.provenance(page.rows),
     )
 
+
+FINDINGS = """\
+**Who knows best which keypoints are there**, by label policy:
+
+{{ shown }}
+
+<details><summary>Does the presence head beat thresholding the heatmap, and box geometry?</summary>
+
+{{ answer }}
+
+</details>
+"""
 
 PAGE = """\
 # Which keypoints are there? Presence on {{ people }} (profile {{ profile }})
@@ -285,7 +304,10 @@ These data carry no truth, so nothing here can say.
 
 {{ tables.thresholds }}
 
-.5 is shown for probabilities only. As CSV: [thresholds.csv](thresholds.csv).
+.5 is shown for probabilities only. As CSV: [thresholds.csv](thresholds.csv). On the HTML page of the site
+(`reports/index.html`), a slider moves the threshold.
+
+<a id="explorer"></a>
 
 ## Without a threshold
 

@@ -73,6 +73,13 @@ def write_plan(grid: Grid) -> None:
         "ablations": [f._asdict() for f in grid.factors],
     }
     write_json(folder / "ablations.json", ablations)
+    shared = {key: report[key] for key in ("profile", "seeds", "systems")}
+    tested = {"predict": grid.test.model_dump(mode="json"), "evaluate": grid.evaluate.model_dump(mode="json")}
+    parameters = {run: {"train": train.model_dump(mode="json")} | tested for run, train in runs.items()}
+    parents = {factor.name: factor.parent for factor in grid.factors}
+    write_json(folder / "runs_report.json", shared | {"ablations": parents, "parameters": parameters})
+    site = {"profiles": grid.profiles, "runs": list(runs), "policy": grid.evaluate.presence_policy}
+    write_json(folder / "site.json", shared | site)
 
 
 def weights_digest(config: TrainConfig) -> dict[str, str]:

@@ -1,0 +1,123 @@
+"""Stage data_report: the data card of a profile, from its manifests."""
+
+from pathlib import Path
+
+from bench.data.coco import read_coco
+from bench.data.hashing import sha256_of
+from bench.reporting import data_page as pages
+from bench.reporting import markdown, tables
+from bench.reporting.figures import save
+from bench.stages.command import run_command
+from bench.stages.files import MANIFESTS, manifest_file, write_text
+
+REPORTS = Path("reports")
+
+
+def main(profile: str) -> None:
+    """Write reports/<profile>/data."""
+    files = {name: manifest_file(profile, name) for name in MANIFESTS}
+    splits = [pages.split_data(name, read_coco(file)) for name, file in files.items()]
+    folder = REPORTS / profile / "data"
+    markdown.fresh_folder(folder)
+    is_drawn = all(split.true_visibility is not None for split in splits)
+    people = "drawn people" if is_drawn else "photographed people"
+    shown = [
+        make(splits, people)
+        for make in (
+            pages.splits_table,
+            pages.visibility_table,
+            pages.border_table,
+            pages.boxes_table,
+            pages.faults_table,
+            pages.sources_table,
+        )
+    ]
+    for table in shown:
+        tables.write_csv(table, folder)
+    save(pages.draw_visibility(splits[-1], people), folder / "visibility.png")
+    page = markdown.render(
+        PAGE,
+        profile=profile,
+        people=people,
+        is_drawn=is_drawn,
+        tables={table.name: tables.to_markdown(table) for table in shown},
+        hashes={name: sha256_of([file]) for name, file in files.items()},
+    )
+    write_text(folder / "README.md", page)
+
+
+PAGE = """\
+# Data card: {{ people }} (profile {{ profile }})
+
+What the systems were trained, calibrated and tested on, counted from the manifests. **train** fits weights;
+**calibration** chooses the epoch, thresholds and calibrators; **val** is measured, and nothing is chosen on it. The
+three share no image.
+
+## How much
+
+{{ tables.splits }}
+
+Persons are those that COCO's evaluation scores: at least one labelled keypoint, and no crowd. As CSV:
+[splits.csv](splits.csv).
+
+## Which keypoints are labelled
+
+COCO's v of a keypoint is 2 where it is visible, 1 where it is hidden but labelled, and 0 where it is not labelled,
+which is not to say that it is absent.
+
+![Share of v for every keypoint of the val split](visibility.png)
+
+<details><summary>The numbers of the figure, and of the other splits</summary>
+
+{{ tables.visibility }}
+
+</details>
+
+As CSV: [visibility.csv](visibility.csv).
+
+## People cut by the border
+
+Where the border of the image cuts a person, what is not labelled is likely to be outside; elsewhere it is hidden, too
+small or passed over. A box touches the border where it comes within 2 pixels of it.
+
+{{ tables.border }}
+
+As CSV: [border.csv](border.csv).
+
+## How large
+
+{{ tables.boxes }}
+
+As CSV: [boxes.csv](boxes.csv).
+
+## What is known to be wrong with the labels
+
+{{ tables.faults }}
+
+As CSV: [faults.csv](faults.csv). A box bounds what is seen of
+a person, so a hidden keypoint can lie outside of it.
+
+{% if is_drawn %}
+These people are drawn by a program, which knows the truth: whether each keypoint is in the image, and hidden or not.
+From some visible or hidden keypoints it takes the label away on purpose, as annotators do by mistake. So policies that
+read v = 0 as absent can be compared with the truth. No drawn person is like a photograph, though: who leads here may
+not lead there.
+{% else %}
+Annotators labelled what they saw and left out the rest, so these data carry no truth of what is absent: v = 0 means
+outside of the picture, hidden, too small or passed over. Crowds have no keypoints, left and right are at times
+mistaken, and small people are labelled more coarsely, all of which no count shows.
+{% endif %}
+
+## Where it comes from
+
+{{ tables.sources }}
+
+As CSV: [sources.csv](sources.csv). Digests (sha256) of the manifests:
+
+{% for name, digest in hashes.items() %}
+- {{ name }}: {{ digest }}
+{% endfor %}
+"""
+
+if __name__ == "__main__":
+    run_command(main)
