@@ -18,7 +18,8 @@ PROFILE = "p"
 @contextmanager
 def evaluated_project(folder: Path, experiments: dict[str, Any]) -> Iterator[Path]:
     """In a folder that is the current one meanwhile; every run has seed 0."""
-    tree = {**sections(), "profile": PROFILE, "seeds": [0], "profiles": {PROFILE: {}}, "ablations": {}}
+    tree = {**sections(), "profile": PROFILE, "seeds": [0], "profiles": {PROFILE: {}}}
+    tree |= {"studies": {}, "ablations": {}, "retests": []}
     tree["warmstart"] = WARMSTART
     deep_update(tree, SMALL)
     tree["test"]["decoding"] = "argmax"  # the flat heatmaps of an untrained model have no stable sub-pixel peak

@@ -35,7 +35,9 @@ with open("ran.log", "a") as log:
 """
 
 # They are committed, not cached, so they are made anew where all else comes back from DVC's run cache.
-PAGES = {"report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations"}
+PAGES = {
+    "report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations", "runs_report", "site",
+}  # fmt: skip
 
 SMALL_GRID = {
     "seeds": [0],
@@ -136,7 +138,7 @@ def test_adding_editing_and_removing_an_ablation(project: Project) -> None:
     project.edit(lambda tree: tree["ablations"]["extra"]["loss"].update(presence_weight=0.25))
     assert project.repro() == PAGES | own
     project.edit(lambda tree: tree["ablations"].pop("extra"))
-    assert project.repro() == {"ablations"}  # the systems' rows are as they were
+    assert project.repro() == {"ablations", "runs_report", "site"}  # the systems' rows are as they were
 
 
 def test_a_retest_never_retrains(project: Project) -> None:
@@ -144,7 +146,7 @@ def test_a_retest_never_retrains(project: Project) -> None:
     project.edit(lambda tree: tree["retests"].append(entry))
     assert project.repro() == PAGES | {"predict_retest@half-0", "evaluate_retest@half-0"}
     project.edit(lambda tree: tree["retests"].pop())
-    assert project.repro() == {"ablations"}
+    assert project.repro() == {"ablations", "runs_report", "site"}
 
 
 def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> None:
@@ -192,7 +194,10 @@ def test_another_profile_runs_beside_the_first(project: Project) -> None:
     assert {"prepare", "train@hrnet-0", "train_ablation@sigma_6-0", "report"} <= ran
     assert (project.root / "runs/demo/rows/hrnet-0.json").exists()
     project.edit(lambda tree: tree.update(profile="demo"))
-    assert project.repro() <= PAGES | {"architectures"}  # its digest lies in the profile's plan
+    assert project.repro() <= PAGES | {
+        "architectures",
+        "data_report",
+    }  # what a stage last did, DVC knows of one profile
 
 
 def test_a_profile_at_rest_reruns_nothing(project: Project) -> None:
@@ -202,7 +207,7 @@ def test_a_profile_at_rest_reruns_nothing(project: Project) -> None:
 
 def test_a_harder_stress_test_reruns_nothing_else(project: Project) -> None:
     project.edit(lambda tree: tree["profiles"]["demo"]["stress"].update(kept=[1.0, 0.2]))
-    assert project.repro() == {"stress@vitpose_presence-0", "stress@hrnet-0", "stress_report"}
+    assert project.repro() == {"stress@vitpose_presence-0", "stress@hrnet-0", "stress_report", "site"}
     project.edit(lambda tree: tree["profiles"]["demo"]["stress"].update(kept=[1.0, 0.7, 0.5, 0.3]))
     assert project.repro() <= PAGES
 
@@ -210,7 +215,7 @@ def test_a_harder_stress_test_reruns_nothing_else(project: Project) -> None:
 def test_no_ablations_at_all(project: Project) -> None:
     before = YAML_SAFE.load((project.root / "params.yaml").read_text())["ablations"]
     project.edit(lambda tree: tree.update(ablations={}))
-    assert project.repro() == {"ablations"}
+    assert project.repro() == {"ablations", "runs_report", "site"}
     project.edit(lambda tree: tree.update(ablations=before))
     assert project.repro() <= PAGES
 
@@ -242,7 +247,7 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
 
     project.edit(shrink)
     output = project.dvc("repro")
-    assert output.count("Running stage") == 19 + 2 * 4  # retests
+    assert output.count("Running stage") == 22 + 2 * 4  # retests
     row = json.loads((project.root / "runs/demo/rows/vitpose_presence-0.json").read_text())
     assert row["data"]["num_persons"] == 16
     assert set(row["thresholds"]) == {"presence_head", "heatmap_peak", "always_present"}
@@ -254,6 +259,10 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
         "demo/pose_scores/README.md",
         "demo/truncation/README.md",
         "demo/ablations/README.md",
+        "demo/data/README.md",
+        "demo/runs/README.md",
     ):
         assert (project.root / "reports" / page).read_text().startswith("# ")
+    for page in ("index.html", "demo/html/presence.html", "demo/html/runs/vitpose_presence-0.html"):
+        assert (project.root / "reports" / page).read_text().startswith("<!doctype html>")
     assert "Data and pipelines are up to date" in project.dvc("repro")

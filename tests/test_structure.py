@@ -78,8 +78,12 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Copied:
     return Copied(root, digests(root))
 
 
-PAGES = {"report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations"}
-EVERY_PAGE = PAGES | {"architectures"}
+PAGES = {
+    "report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations", "data_report",
+    "runs_report", "site",
+}  # fmt: skip
+WITH_TABLES = PAGES - {"site"} | {"architectures"}
+EVERY_PAGE = WITH_TABLES | {"site"}
 
 
 @pytest.mark.parametrize(
@@ -93,11 +97,11 @@ EVERY_PAGE = PAGES | {"architectures"}
             {"train", "evaluate", "presence", "pose_scores"} | EVERY_PAGE,
         ),  # the best epoch is that of the highest AP
         ("bench/metrics/strata.py", {"errors"}),
-        ("bench/metrics/presence_study.py", {"presence", "presence_report"}),
+        ("bench/metrics/presence_study.py", {"presence", "presence_report", "site"}),
         ("bench/reporting/presence_page.py", {"presence_report"}),
         ("bench/metrics/pose_scores.py", {"pose_scores"}),
         ("bench/reporting/pose_page.py", {"pose_scores_report"}),
-        ("bench/inference/scoring.py", {"train", "evaluate", "pose_scores"} | EVERY_PAGE),
+        ("bench/inference/scoring.py", {"train", "evaluate", "pose_scores"} | WITH_TABLES),
         ("bench/inference/nms.py", {"evaluate", "errors", "pose_scores"}),
         ("bench/data/detections.py", {"prepare", "predict"}),
         (
@@ -113,6 +117,7 @@ EVERY_PAGE = PAGES | {"architectures"}
                 "floors",
                 "stress",
                 "stress_report",
+                "site",
             },
         ),
         ("bench/data/synthetic/look.py", {"prepare"}),
@@ -125,9 +130,13 @@ EVERY_PAGE = PAGES | {"architectures"}
         ("bench/stages/evaluate.py", {"evaluate"}),
         ("bench/stages/provenance.py", {"evaluate"}),
         ("bench/reporting/results.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
-        ("bench/reporting/tables.py", EVERY_PAGE),
-        ("bench/published.py", EVERY_PAGE),
+        ("bench/reporting/tables.py", WITH_TABLES),
+        ("bench/published.py", WITH_TABLES),
         ("bench/reporting/rows.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
+        ("bench/reporting/html.py", {"site"}),
+        ("bench/reporting/explorer.py", {"site"}),
+        ("bench/reporting/findings.py", {"report"}),
+        ("bench/reporting/data_page.py", {"data_report"}),
         ("bench/errors.py", set(STAGE_MODULES)),
         ("bench/resolve.py", set()),
     ],

@@ -121,14 +121,16 @@ def pooled_metrics(levels: Levels, num_persons: int) -> dict[str, Floats]:
         }
 
 
-def draw_thresholds(explored: Sequence[Explored], policy: str, num_persons: int, title: str) -> Figure:
+def draw_thresholds(
+    explored: Sequence[Explored], systems: Sequence[str], policy: str, num_persons: int, title: str
+) -> Figure:
     """All but the missed against the threshold, all keypoints pooled: a panel per metric, a line per system and source
     (dashed: the heatmap peak), a dot at the chosen threshold."""
     shown = [entry for entry in explored if policy in entry.policies]
-    styles = system_styles(list(dict.fromkeys(entry.system for entry in explored)))
+    styles = system_styles(systems)
     with house_style():
         figure = Figure(figsize=(9, 6.4), layout="constrained")
-        panels = dict(zip(METRICS, figure.subplots(2, 2, sharex=True).flat, strict=False))
+        panels = dict(zip(METRICS, figure.subplots(2, 2).flat, strict=False))
         for entry in shown:
             levels = entry.policies[policy]
             metrics = pooled_metrics(levels, num_persons)

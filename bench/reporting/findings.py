@@ -1,6 +1,6 @@
 """What the comparisons of systems allow to say, in a few lines: for the front page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.reporting.markdown import escape
 from bench.reporting.results import Comparison, Result
@@ -8,25 +8,39 @@ from bench.reporting.rows import oks, presence
 from bench.reporting.tables import Column, format_cell, main_source, percent
 
 POINTS = Column("difference", "", scale=100.0, decimals=1, signed=True, estimated=True)
+QUESTIONS = {
+    "AP": "Placing keypoints (AP)",
+    "AR": "Placing keypoints (AR)",
+    "presence F1": "Saying which are there (presence F1, at the threshold)",
+    "presence AUROC": "Saying which are there (presence AUROC, without a threshold)",
+}
+"""What each compared metric asks."""
 
 
 def findings(results: Sequence[Result], comparisons: Sequence[Comparison]) -> str:
     """Who is highest in each metric, and how every system differs from the first declared one, as a list.
 
-    `comparisons` are those of the first system with each other one, of the metrics named here."""
-    return "\n".join(_finding(metric, results, comparisons) for metric in ("AP", "AR", "presence F1", "presence AUROC"))
-
-
-def _finding(metric: str, results: Sequence[Result], comparisons: Sequence[Comparison]) -> str:
-    kind, _, stat = metric.rpartition(" ")
-    keys = {result.name: presence(main_source(result), stat) if kind else oks(stat) for result in results}
-    best = max(results, key=lambda result: result.number(keys[result.name]).value or 0.0)
-    text = f"- **{metric}**: **{escape(best.name)}** is highest, "
-    text += f"{format_cell(percent('', ''), best.number(keys[best.name]))} %."
-    made = [comparison for comparison in comparisons if comparison.label == metric]
-    if not made:
-        return text
-    said = (
-        f"{escape(c.second)} {format_cell(POINTS, c.difference)}{'' if c.is_clear else ' (not clear)'}" for c in made
+    `comparisons` are those of the first system with each other one, of the metrics of `QUESTIONS`.
+    """
+    return "\n".join(
+        f"- **{question}**: {' '.join(_sentences(metric, results, comparisons))}"
+        for metric, question in QUESTIONS.items()
     )
-    return f"{text} Minus {escape(made[0].first)}, in points: {', '.join(said)}."
+
+
+def _sentences(metric: str, results: Sequence[Result], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    keys = {result.name: _key(result, metric) for result in results}
+    best = max(results, key=lambda result: result.number(keys[result.name]).value or 0.0)
+    first = escape(results[0].name)
+    yield f"**{escape(best.name)}** is highest, {format_cell(percent('', ''), best.number(keys[best.name]))} %."
+    made = [comparison for comparison in comparisons if comparison.label == metric]
+    if clear := [f"{escape(c.second)} {format_cell(POINTS, c.difference)}" for c in made if c.is_clear]:
+        yield f"Clearly different from {first}, in points: {', '.join(clear)}."
+    if alike := [escape(c.second) for c in made if not c.is_clear]:
+        yield f"Not clearly different from {first}: {', '.join(alike)}."
+
+
+def _key(result: Result, metric: str) -> str:
+    """Presence is read from a system's head where it has one, else from its heatmap peak."""
+    kind, _, stat = metric.rpartition(" ")
+    return presence(main_source(result), stat) if kind else oks(stat)

@@ -1,7 +1,7 @@
 """HTML pages: the Markdown of the reports as one static site that needs neither a server nor a network.
 
-Our own Markdown is the only source. Of HTML in it, just what our pages use comes through (`KNOWN_HTML`); all else is
-shown as text.
+Our own Markdown is the only source. Of HTML in it, just what our pages use comes through (`DETAILS`, and an
+`ANCHOR` alone in its paragraph); all else is shown as text.
 """
 
 import math
@@ -35,7 +35,8 @@ ENVIRONMENT = Environment(
 )
 ENVIRONMENT.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
 
-KNOWN_HTML = re.compile(r'<details><summary>[^<>]*</summary>|</details>|<a id="(?P<anchor>[\w-]+)"></a>')
+DETAILS = re.compile(r"<details><summary>[^<>]*</summary>|</details>")
+ANCHOR = re.compile(r'<a id="([\w-]+)"></a>')
 CSS_DPI = 96
 DIGITS = re.compile(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: \[.*\])?")
 
@@ -77,7 +78,7 @@ def render_page(root: Path, pages: Sequence[Page], page: Page, text: str, insert
     """
     body = to_body(root, pages, page, text, inserts)
     menu = [(entry.label, link(page, entry.target), _current(entry, page)) for entry in pages if entry.in_menu]
-    return template(
+    html = template(
         "layout.html",
         title=body.title,
         body=body.html,
@@ -87,6 +88,7 @@ def render_page(root: Path, pages: Sequence[Page], page: Page, text: str, insert
         scripts=[name for name in ASSETS if name.endswith(".js")] if inserts else ["site.js"],
         source=link(page, page.source) if (root / page.source).is_file() else None,
     )
+    return str(html)
 
 
 def _current(entry: Page, page: Page) -> str:
@@ -122,14 +124,17 @@ def to_body(root: Path, pages: Sequence[Page], page: Page, text: str, inserts: M
 
 def _clean_html(tokens: Sequence[Token], inserts: Mapping[str, Markup]) -> None:
     """Escape HTML of the Markdown unless it is known; put `inserts` behind their anchors."""
-    for token in tokens:
-        if token.type == "html_block":
-            known = KNOWN_HTML.fullmatch(token.content.strip())
-            insert = inserts.get(known["anchor"], "") if known else ""
-            token.content = token.content + insert if known else f"<p>{escapeHtml(token.content)}</p>\n"
-        for child in token.children or ():
-            if child.type == "html_inline":
-                child.content = escapeHtml(child.content)
+    for i, token in enumerate(tokens):
+        if token.type == "html_block" and not DETAILS.fullmatch(token.content.strip()):
+            token.content = f"<p>{escapeHtml(token.content)}</p>\n"
+        elif token.type == "inline" and (anchor := ANCHOR.fullmatch(token.content)):
+            html = token.content + str(inserts.get(anchor[1], ""))  # Markup would escape what it is added to
+            token.children = [Token("html_inline", "", 0, content=html)]
+            tokens[i - 1].hidden = tokens[i + 1].hidden = True  # the paragraph around it
+        else:
+            for child in token.children or ():
+                if child.type == "html_inline":
+                    child.content = escapeHtml(child.content)
 
 
 def _plain(markdown: str) -> str:
@@ -165,7 +170,7 @@ def _relinked(root: Path, targets: Mapping[str, str], page: Page, tokens: Sequen
             continue
         source = _href(root, targets, page, str(token.attrGet("src")))
         width, height = css_size(root / _resolve(page, str(token.attrGet("src"))))
-        token.attrs |= {"src": source, "width": width, "height": height, "loading": "lazy", "decoding": "async"}
+        token.attrs |= {"src": source, "width": width, "height": height, "loading": "lazy"}
         found += [Token("link_open", "a", 1, attrs={"href": source, "class": "figure"}), token]
         found.append(Token("link_close", "a", -1))
     return found

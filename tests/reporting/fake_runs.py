@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
 from bench.data.people import Truth, image_positions
-from bench.data.predictions import STATISTICS, VAL, Split, read_split, write_predictions
+from bench.data.predictions import CALIBRATION, STATISTICS, VAL, Split, read_split, write_predictions
 from bench.data.presence import POLICIES, Labels
 from bench.inference.poses import scored_detections
 from bench.inference.scoring import SCORE_RULES
@@ -217,7 +217,16 @@ def make_project(
     write_json(root / "runs/demo/plan/report.json", report)
     write_json(root / "runs/demo/plan/presence_report.json", {**shared, "systems": list(systems), "policy": "labelled"})
     write_json(root / "runs/demo/plan/ablations.json", {**shared, "ablations": entries})
-    for name in (*systems, *(entry["name"] for entry in entries)):
+    named = {"profile": "demo", "seeds": list(seeds), "systems": list(systems)}
+    runs = [*systems, *(entry["name"] for entry in entries)]
+    site = {**named, "profiles": ["demo", "laptop"], "runs": runs, "policy": "labelled"}
+    write_json(root / "runs/demo/plan/site.json", site)
+    parents = {entry["name"]: entry["parent"] for entry in entries}
+    parameters = {run: {"train": {"optim": {"lr": 5e-4}, "codec": "udp"}} for run in runs}
+    write_json(root / "runs/demo/plan/runs_report.json", {**named, "ablations": parents, "parameters": parameters})
+    for split in ("train", "calibration"):
+        write_json(root / f"data/demo/{split}.json", manifest)
+    for name in runs:
         for seed in seeds:
             make_run(root / "runs/demo", manifest, name, seed, head=name not in SYSTEMS or name == PARENT)
             if name in systems and with_presence:
@@ -233,10 +242,11 @@ def make_run(
     runs_dir: Path, manifest: dict[str, Any], name: str, seed: int = 0, *, head: bool = False, **changes: Any
 ) -> Row:
     """Predictions that are off by some pixels, more or less by name, and what follows from them: row, replicates,
-    matches. Curves are free invention."""
+    matches; the calibration split is the val split once more. Curves are free invention."""
     rng = np.random.default_rng([seed, *name.encode()])
     error = float(np.random.default_rng(list(name.encode())).uniform(2, 6) * rng.uniform(0.9, 1.1))
-    write_predictions(run_file(runs_dir, "predictions", name, seed), [predict(manifest, error, rng, head=head)])
+    val = predict(manifest, error, rng, head=head)
+    write_predictions(run_file(runs_dir, "predictions", name, seed), [val, val.assign(split=CALIBRATION)])
     split = read_split(run_file(runs_dir, "predictions", name, seed), VAL, "labelled")
     values, matches = measure(split, Truth.of(manifest))
     row = make_row(name, seed, head=head, values=values, data=data_card(manifest, split), **changes)

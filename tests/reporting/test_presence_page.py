@@ -46,7 +46,7 @@ def test_every_score_has_its_interval(project: Path) -> None:
 
 def test_the_page_shows_all_figures_and_tables(project: Path) -> None:
     folder, page = project / "reports/demo/presence", page_of(project)
-    files = {file.name for file in folder.iterdir()} - {"README.md"}
+    files = {file.name for file in folder.iterdir()} - {"README.md", "findings.md"}
     assert files == set(re.findall(r"\]\(([\w.]+\.(?:png|csv))\)", page))
     assert {"curves_labelled.png", "curves_true.png", "localisation.png", f"worst_{PARENT}.png"} <= files
     assert all((folder / file).stat().st_size > 0 for file in files)

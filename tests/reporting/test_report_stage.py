@@ -36,7 +36,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main("demo")
         (root / "reports/demo").rename(root / "first")
         main("demo")
-    for other in ("architectures", "demo/errors", "demo/truncation", "demo/pose_scores", "demo/presence"):
+    for other in (
+        "architectures",
+        "demo/errors",
+        "demo/truncation",
+        "demo/pose_scores",
+        "demo/presence",
+        "demo/data",
+        "demo/runs",
+    ):
         (root / "reports" / other).mkdir(parents=True)
         (root / "reports" / other / "README.md").write_text("the page of another stage")
     return root
