@@ -123,6 +123,7 @@ def metadata(asked: EvaluatedRun, reading: PresenceReading) -> dict[str, str]:
         "keypoint_names": KEYPOINT_NAMES,
         "preprocessing": preprocessing(asked.trained),
         "decoding": CODECS[codec.name].decoding if test.decoding == "codec" else f"{test.decoding} ({codec.name})",
+        "precision": "single; heatmaps are decoded in double",
         "flip_test": "in the graph" if test.flip_test else "none",
         "presence": presence_facts(asked, reading),
         "threshold": reading.threshold,

@@ -18,7 +18,6 @@ from typer import Option
 from bench.data.boxes import Picture, find_pictures, is_turned, read_boxes, whole_pictures
 from bench.data.coco import CocoDict, persons_in, read_image
 from bench.data.detections import DetectedBoxes
-from bench.data.geometry import Floats
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.results import result_entries
 from bench.errors import UserError
@@ -49,25 +48,21 @@ def main(
     asked = open_evaluated(files)
     reading = asked.read_presence()
     predictions = asked.ask(persons_in(found.bbox, found.score, found.image_id, as_manifest(known)))
-    people = ShownPeople.of(found.bbox, predictions.keypoints, presence_of(predictions, reading), reading.threshold)
+    presence = reading.probability(presence_score(predictions))
+    people = ShownPeople.of(found.bbox, predictions.keypoints, presence, reading.threshold)
     entries = entries_of(asked, found, predictions, people)
-    shared = {
-        "run": origin(asked),
-        "presence": presence_facts(asked, reading),
-        "boxes": "the whole picture" if boxes is None else str(boxes),
-        "keypoint_names": list(KEYPOINT_NAMES),
-    }
     caption = f"{profile}/{run}, presence by its {SOURCES[asked.source]}"
-    num_written = 0
-    for picture in known:
+    shared = facts_of(asked, reading, boxes)
+    shown = [picture for picture in known if picture.image_id in found.image_id]
+    for picture in shown:
+        turned = is_turned(picture)
+        if turned:
+            print(f"{picture.file}: an EXIF tag asks viewers to turn it; it is taken as stored")
         places = np.flatnonzero(found.image_id == picture.image_id)
-        if not len(places):
-            continue
-        content = {"image": image_facts(picture), **shared, "people": [entries[place] for place in places]}
+        content = {"image": image_facts(picture, turned=turned), "people": [entries[place] for place in places]}
         figure = draw_people(read_image(picture.file), people.take(places), reading.threshold, caption)
-        write_both(out / names[picture.file], figure, content)
-        num_written += 1
-    print(f"{out}: {len(entries)} people in {num_written} of {len(pictures)} pictures")
+        write_both(out / names[picture.file], figure, shared | content)
+    print(f"{out}: {len(entries)} people in {len(shown)} of {len(pictures)} pictures")
 
 
 def output_names(pictures: Sequence[Picture]) -> dict[Path, str]:
@@ -90,11 +85,6 @@ def as_manifest(pictures: Sequence[Picture]) -> CocoDict:
     return {"info": {"image_root": ""}, "images": images}
 
 
-def presence_of(predictions: Predictions, reading: PresenceReading) -> Floats:
-    """Calibrated, (N, K)."""
-    return reading.probability(presence_score(predictions))
-
-
 def entries_of(
     asked: EvaluatedRun, found: DetectedBoxes, predictions: Predictions, people: ShownPeople
 ) -> list[dict[str, Any]]:
@@ -112,11 +102,18 @@ def entries_of(
     ]
 
 
-def image_facts(picture: Picture) -> dict[str, Any]:
-    """Of the picture as stored; a tag that is not followed is said aloud too."""
-    turned = is_turned(picture)
-    if turned:
-        print(f"{picture.file}: an EXIF tag asks viewers to turn it; it is taken as stored")
+def facts_of(asked: EvaluatedRun, reading: PresenceReading, boxes: Path | None) -> dict[str, Any]:
+    """What every JSON file says of the run."""
+    return {
+        "run": origin(asked),
+        "presence": presence_facts(asked, reading),
+        "boxes": "the whole picture" if boxes is None else str(boxes),
+        "keypoint_names": list(KEYPOINT_NAMES),
+    }
+
+
+def image_facts(picture: Picture, *, turned: bool) -> dict[str, Any]:
+    """Of the picture as stored."""
     width, height = picture.size
     facts = {"id": picture.image_id, "file_name": picture.file.name, "width": width, "height": height}
     return facts | {"exif_orientation": "not followed" if turned else "none"}

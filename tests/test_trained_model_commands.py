@@ -20,6 +20,7 @@ from bench.data.hashing import sha256_of
 from bench.data.predictions import VAL, read_split
 from bench.inference.exported import Answer
 from bench.inference.scoring import person_scores
+from bench.reporting.model_card import TrainedOn, write_card
 from bench.reporting.rows import read_row
 from bench.stages.command import run_command
 from bench.stages.evaluated_run import EvaluatedRun, find_run, network_of, open_evaluated
@@ -30,7 +31,7 @@ from tests.evaluated_project import PROFILE, evaluated_project
 
 HEAD, BARE = RunFiles(PROFILE, "head", 0), RunFiles(PROFILE, "bare", 0)
 RUNS = [HEAD, BARE]
-COCO_MINI = Path("/work/shared/coco-mini")
+COCO_MINI = Path(__file__).parents[2] / "shared" / "coco-mini"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_a_turned_picture_is_taken_as_stored_and_said_so(call: Run, tmp_path: Pa
     assert (plain["image"]["exif_orientation"], turned["image"]["exif_orientation"]) == ("none", "not followed")
 
 
-@pytest.mark.skipif(not COCO_MINI.is_dir(), reason="photographs of COCO are not here")
+@pytest.mark.skipif(not COCO_MINI.is_dir(), reason="no COCO people here")
 def test_photographs_can_be_shown(call: Run, tmp_path: Path) -> None:
     content = json.loads((COCO_MINI / "annotations/person_keypoints_val2017.json").read_text())
     image = content["images"][0]
@@ -263,6 +264,23 @@ def test_the_numbers_of_a_card_are_those_of_the_row(files: RunFiles, call: Run, 
         "v > 0 present",
     ):
         assert part in card.text
+
+
+def test_a_card_says_whose_people_and_weights_they_are(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    card = export_hub.card_of(open_evaluated(HEAD))
+    data = card.row.data.model_copy(update={"source": "coco", "name": "COCO val2017"})
+    protocol = card.row.protocol.model_copy(update={"init": "models/published/a.pth (mmpose)"})
+    row = card.row.model_copy(update={"data": data, "protocol": protocol})
+    said = write_card(card._replace(row=row, licence="other", trained_on=TrainedOn(train=0, calibration=6)))
+    assert "drawn" not in said.partition("## Provenance")[0]
+    for part in (
+        "license: other",
+        "The weights are the published file `models/published/a.pth (mmpose)`, as it is; 6 photographed people",
+        "The images and annotations are those of COCO val2017",
+        "That of the authors of the published weights.",
+    ):
+        assert part in said
 
 
 def test_a_folder_that_exists_is_kept(

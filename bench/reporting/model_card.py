@@ -195,8 +195,9 @@ model.load_state_dict(load_file("model.safetensors"))
 
 `model(image)` takes RGB (N, 3, {{ row.input_size[1] }}, {{ row.input_size[0] }}) with values of 0 to 255, which it \
 normalises itself, and returns `heatmaps` and
-`presence_logits`. `config.json` says how heatmaps are decoded and presence is calibrated, `preprocessor_config.json`
-how a box becomes the input.
+`presence_logits`. `preprocessor_config.json` says how a box becomes the input. Of `config.json`,
+`decode(heatmaps, Codec(**config["codec"]), config["decoding"])` from `bench.data.codec` makes keypoints in input
+pixels, and `presence` holds the calibration.
 
 ## Provenance
 
