@@ -42,6 +42,8 @@ def main(
 ) -> None:
     """Draw skeletons with presence on a picture, or on those of a folder, and write them as JSON too."""
     files = find_run(profile, run)
+    if out.resolve() == image.resolve():
+        raise UserError(f"{out}: found the folder of the pictures, wanted another --out: they would be taken for more")
     pictures = find_pictures(image)
     names = output_names(pictures)
     known, found = (pictures, whole_pictures(pictures)) if boxes is None else read_boxes(boxes, pictures, min_score)

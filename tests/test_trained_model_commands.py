@@ -167,6 +167,7 @@ def test_bad_input_of_show_is_one_line(
     assert "a part inside of its image of 40 x 30 pixels" in refused(show.main, image, *options, *boxes)
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(show.main, image, *options[:-1], str(tmp_path / "file" / "out"))
+    assert "wanted another --out" in refused(show.main, str(tmp_path), *options[:-1], str(tmp_path))
     write_image(tmp_path / "a.jpg", 40, 30)
     assert "a.jpg and a.png: found one name" in refused(show.main, str(tmp_path), *options)
 
