@@ -143,6 +143,33 @@ def test_a_missing_page_is_named_with_its_remedy(
         main("demo")
 
 
+def test_missing_predictions_are_named_with_their_remedy(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    Path("runs/demo/predictions/hrnet-0.parquet").unlink()
+    with pytest.raises(
+        UserError, match=r"hrnet-0\.parquet: no readable predictions .* run `dvc repro predict@hrnet-0`"
+    ):
+        main("demo")
+
+
+def test_the_front_page_shows_every_profile_that_has_run(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    assert "Declared, but not run yet: laptop." in Path("reports/index.html").read_text()
+    shutil.copytree("reports/demo", "reports/laptop")
+    main("demo")
+    page = Path("reports/index.html").read_text()
+    assert "not run yet" not in page
+    assert page.index('href="demo/html/systems.html"') < page.index('href="laptop/html/systems.html"')
+    menu = page[page.index("<nav") : page.index("</nav>")]
+    assert "laptop" not in menu
+
+
 def test_the_data_card_counts_the_manifest(project: Path) -> None:
     manifest = json.loads((project / "data/demo/val.json").read_text())
     visibility = np.array([annotation["keypoints"][2::3] for annotation in manifest["annotations"]])

@@ -26,6 +26,7 @@ METRICS = {
     "hallucinated": "hallucinated per person",
     "missed": "missed per person",
 }
+SHARES = ("precision", "recall", "F1")
 Counts = NDArray[np.int64]
 
 
@@ -139,10 +140,11 @@ def draw_thresholds(
             for metric, ax in panels.items():
                 style = {"color": colour, "linestyle": "-" if entry.source == HEAD else "--"}
                 label = f"{entry.system}, {entry.source.replace('_', ' ')}"
-                ax.plot(levels.thresholds, metrics[metric], label=label, **style)
-                ax.plot(levels.chosen, metrics[metric][at], marker=marker, color=colour, markersize=6)
+                shown_as = metrics[metric] * (100 if metric in SHARES else 1)
+                ax.plot(levels.thresholds, shown_as, label=label, **style)
+                ax.plot(levels.chosen, shown_as[at], marker=marker, color=colour, markersize=6)
         for metric, ax in panels.items():
-            ax.set(title=METRICS[metric], xlabel="threshold")
+            ax.set(title=f"{METRICS[metric]}{' (%)' if metric in SHARES else ''}", xlabel="threshold")
         handles, names = panels["F1"].get_legend_handles_labels()
         figure.suptitle(title)
         if names:

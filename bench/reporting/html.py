@@ -117,9 +117,9 @@ def to_body(root: Path, pages: Sequence[Page], page: Page, text: str, inserts: M
         if token.children:
             token.children = _relinked(root, targets, page, token.children)
     sections = _anchor_headings(tokens)
-    title = next((after.content for token, after in pairwise(tokens) if token.tag == "h1"), "")
+    title = next((_plain(after) for token, after in pairwise(tokens) if token.tag == "h1"), "")
     html = parser.renderer.render(_boxed_tables(tokens), parser.options, {})
-    return Body(_plain(title), Markup(html), sections)
+    return Body(title, Markup(html), sections)
 
 
 def _clean_html(tokens: Sequence[Token], inserts: Mapping[str, Markup]) -> None:
@@ -137,9 +137,8 @@ def _clean_html(tokens: Sequence[Token], inserts: Mapping[str, Markup]) -> None:
                     child.content = escapeHtml(child.content)
 
 
-def _plain(markdown: str) -> str:
-    """The text of a line of Markdown."""
-    (inline,) = MarkdownIt("commonmark").parseInline(markdown)
+def _plain(inline: Token) -> str:
+    """The text of what stands in a line."""
     return "".join(child.content for child in inline.children or ())
 
 
@@ -149,7 +148,7 @@ def _anchor_headings(tokens: Sequence[Token]) -> list[Section]:
     for token, after in pairwise(tokens):
         if token.type != "heading_open" or token.tag == "h1":
             continue
-        title = _plain(after.content)
+        title = _plain(after)
         slug = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
         seen[slug] = seen.get(slug, -1) + 1
         anchor = f"{slug}-{seen[slug]}" if seen[slug] else slug
@@ -221,7 +220,7 @@ def _boxed_tables(tokens: Sequence[Token]) -> list[Token]:
         else:
             if token.type == "th_open":
                 token.attrSet("scope", "col")
-            elif token.type == "td_open" and (key := sort_key(_plain(tokens[i + 1].content))) is not None:
+            elif token.type == "td_open" and (key := sort_key(_plain(tokens[i + 1]))) is not None:
                 token.attrSet("data-key", f"{key:g}" if math.isfinite(key) else "")
             found.append(token)
     return found
@@ -240,7 +239,7 @@ def _take_title(tokens: list[Token]) -> Token | None:
 
 
 def _open_box(title: Token | None, table: Token) -> list[Token]:
-    label = _plain(title.content) if title else "Table"
+    label = _plain(title) if title else "Table"
     box: dict[str, str | int | float] = {"class": "scroll", "role": "region", "tabindex": "0", "aria-label": label}
     opened = [Token("html_box_open", "div", 1, attrs=box, block=True), table]
     if title:

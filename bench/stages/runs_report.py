@@ -15,7 +15,7 @@ from bench.reporting.results import Summary
 from bench.reporting.rows import METRICS, SOURCES, Row, load_rows, oks, presence
 from bench.reporting.tables import Cell, Column, Table, percent
 from bench.stages.command import run_command
-from bench.stages.files import plan_dir, read_model, write_text
+from bench.stages.files import RunFiles, plan_dir, read_model, write_text
 
 REPORTS = Path("reports")
 
@@ -55,7 +55,7 @@ def main(profile: str) -> None:
 
 
 def folder_of(row: Row) -> str:
-    return f"{row.experiment}-{row.seed}"
+    return RunFiles(row.profile, row.experiment, row.seed).name
 
 
 def write_run(folder: Path, plan: RunsPlan, runs_dir: Path, row: Row) -> None:

@@ -120,11 +120,16 @@ def explorer(plan: SitePlan, folder: Path) -> Markup:
 
 
 def explore_systems(plan: SitePlan) -> tuple[list[Explored], int]:
-    """Heads before peaks, of every system's first seed, and the number of persons of val."""
+    """Heads before peaks, of every system's first seed, and the number of persons of val.
+
+    Raises:
+        UserError: predictions are missing or broken.
+    """
     files = {system: RunFiles(plan.profile, system, plan.seeds[0]).predictions for system in plan.systems}
+    num_persons = [len(read_split(file, VAL, plan.policy).image_ids) for file in files.values()]
     found = [entry for system, file in files.items() for entry in explore_file(system, file)]
     found.sort(key=lambda entry: SOURCES.index(entry.source))  # stable: systems stay in their order
-    return found, len(read_split(files[plan.systems[0]], VAL, plan.policy).image_ids)
+    return found, num_persons[0]
 
 
 def explore_file(system: str, file: Path) -> Iterator[Explored]:
@@ -178,7 +183,7 @@ corrected. How to read the words, and what this does not show: [systems]({{ prof
 [Data]({{ profile }}/data/README.md): persons, labels, sources and what is known to be wrong with them. Every run with
 its curves, parameters and origin: [runs]({{ profile }}/runs/README.md).
 
-### Again
+### How to rerun
 
 Set `profile: {{ profile }}` in `params.yaml`, then
 
