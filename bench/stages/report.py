@@ -89,6 +89,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
     write_text(folder / "overview.md", overview)
     between_systems = [made for family in families if family.name == SYSTEM_DIFFERENCES for made in family.comparisons]
     write_text(folder / "findings.md", findings(results, between_systems) + "\n")
+    write_text(folder / "limits.md", markdown.limits(rows) + "\n")
     page = markdown.render(
         PAGE,
         profile=plan.profile,

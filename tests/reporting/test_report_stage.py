@@ -100,6 +100,26 @@ def test_every_system_is_compared_with_the_first(project: Path) -> None:
     assert frame["difference"][0] == pytest.approx(found["hrnet"] - found["vitpose_presence"], abs=0.11)  # as rounded
 
 
+def test_the_findings_are_those_of_the_tables(project: Path) -> None:
+    folder = project / SYSTEMS_DIR
+    overview = pd.read_csv(folder / "overview.csv", dtype=str)
+    differences = pd.read_csv(folder / "differences.csv", dtype=str)
+    lines = (folder / "findings.md").read_text().splitlines()
+    metrics = {"AP": "AP", "AR": "AR", "presence F1": "F1", "presence AUROC": "AUROC"}
+    for line, (metric, column) in zip(lines, metrics.items(), strict=True):
+        best = overview.iloc[overview[column].astype(float).idxmax()]
+        found = f"{best[column]} [{best[f'{column}_low']}, {best[f'{column}_high']}] %"
+        assert f"**{best['system']}** is highest, {found}." in line
+        (made,) = differences[differences["metric"] == metric].to_dict("records")
+        is_clear = float(made["p_family"]) < 0.05 and float(made["difference_low"]) * float(made["difference_high"]) > 0
+        wanted = (
+            f"Clearly different from vitpose_presence, in points: hrnet {made['difference']} "
+            if is_clear
+            else "Not clearly different from vitpose_presence: hrnet."
+        )
+        assert wanted in line
+
+
 def test_presence_is_compared_from_the_best_source_of_each(project: Path) -> None:
     results = load_results(project / "runs/demo", ["vitpose_presence", "hrnet"], [0])
     found = {comparison.label: comparison for comparison in compare_systems(results, ResamplingPlan(num=10, seed=0))}
