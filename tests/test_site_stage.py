@@ -10,10 +10,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ablations.report import main as ablations_report
-from bench.data.predictions import CALIBRATION, VAL, read_split
+from bench.data.predictions import CALIBRATION, VAL, read_split, write_predictions
 from bench.errors import UserError
 from bench.metrics.presence import Labelled, choose_threshold, metrics_at
 from bench.stages.data_report import main as data_report
@@ -35,6 +36,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose site was made twice; `first` keeps the HTML of the first time."""
     root = tmp_path_factory.mktemp("site")
     make_project(root, systems=(PARENT, "hrnet"), num_persons=NUM_PERSONS, pictured=1, with_presence=True)
+    for file in (root / "runs/demo/predictions").iterdir():
+        frame = pd.read_parquet(file)
+        write_predictions(file, [frame, frame.assign(split=CALIBRATION)])  # calibrated on the very people of val
     for other in OTHER_STAGES:
         (root / "reports" / other).mkdir(parents=True)
         (root / "reports" / other / "README.md").write_text("# The page of another stage\n")

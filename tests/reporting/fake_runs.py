@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
 from bench.data.people import Truth, image_positions
-from bench.data.predictions import CALIBRATION, STATISTICS, VAL, Split, read_split, write_predictions
+from bench.data.predictions import STATISTICS, VAL, Split, read_split, write_predictions
 from bench.data.presence import POLICIES, Labels
 from bench.inference.poses import scored_detections
 from bench.inference.scoring import SCORE_RULES
@@ -242,11 +242,10 @@ def make_run(
     runs_dir: Path, manifest: dict[str, Any], name: str, seed: int = 0, *, head: bool = False, **changes: Any
 ) -> Row:
     """Predictions that are off by some pixels, more or less by name, and what follows from them: row, replicates,
-    matches; the calibration split is the val split once more. Curves are free invention."""
+    matches. Curves are free invention."""
     rng = np.random.default_rng([seed, *name.encode()])
     error = float(np.random.default_rng(list(name.encode())).uniform(2, 6) * rng.uniform(0.9, 1.1))
-    val = predict(manifest, error, rng, head=head)
-    write_predictions(run_file(runs_dir, "predictions", name, seed), [val, val.assign(split=CALIBRATION)])
+    write_predictions(run_file(runs_dir, "predictions", name, seed), [predict(manifest, error, rng, head=head)])
     split = read_split(run_file(runs_dir, "predictions", name, seed), VAL, "labelled")
     values, matches = measure(split, Truth.of(manifest))
     row = make_row(name, seed, head=head, values=values, data=data_card(manifest, split), **changes)

@@ -26,6 +26,11 @@ WITHOUT_INTERVAL = {
     "published AR, detected boxes ↑ (%)": "by others, who state none",
     "published AP, true boxes ↑ (%)": "by others, who state none",
     "labelled present (%)": "says what the data are",
+    "v = 0 (%)": "the same",
+    "v = 0 in them (%)": "the same",
+    "v = 0 in the others (%)": "the same",
+    "of all v = 0, in them (%)": "the same",
+    "of all persons (%)": "the same",
     "ECE (biased upwards, no interval) ↓": "resampling adds to it what chance adds",
     "ECE, bins of equal mass (biased upwards, no interval) ↓": "the same",
     "smallest detectable (points)": "says how sharp the test is",
@@ -111,7 +116,10 @@ def test_every_score_of_a_made_page_has_its_interval(project: Path, page: str, n
 
 def test_every_page_of_the_project_is_looked_at(project: Path) -> None:
     pages = {page.relative_to(project).as_posix() for page in project.rglob("*.md")}
-    assert pages == {"README.md", "demo/systems/overview.md", "demo/systems/README.md", "demo/ablations/README.md"}
+    without_tables = {"demo/systems/findings.md", "demo/systems/limits.md"}
+    assert pages - without_tables == {
+        "README.md", "demo/systems/overview.md", "demo/systems/README.md", "demo/ablations/README.md",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("page", SHIPPED, ids=lambda page: page.relative_to(REPO).as_posix())
