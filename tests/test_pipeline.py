@@ -99,7 +99,7 @@ def fake_stages(root: Path) -> None:
     for name, stage in tree["stages"].items():
         if name in ("resolve", "warmstart"):
             continue
-        outs = [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
+        outs = [next(iter(out)) if isinstance(out, dict) else out for out in [*stage["outs"], *stage.get("plots", [])]]
         run = "item.run.name" if name.endswith("_retest") else "item.run"
         full_name = f"{name}@${{{run}}}-${{item.seed}}" if "matrix" in stage else name
         stage["cmd"] = " ".join(["python fake_stage.py", full_name, *outs, "--", *stage["deps"]])

@@ -14,7 +14,7 @@ from bench.reporting.pictures import write_pictures
 from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family, load_results, resolution_note
 from bench.reporting.rows import oks, presence, score_rule
 from bench.stages.command import run_command
-from bench.stages.files import ResamplingPlan, manifest_file, plan_dir, read_model, write_text
+from bench.stages.files import ResamplingPlan, manifest_file, plan_dir, read_model, write_json, write_text
 
 REPORTS = Path("reports")
 SYSTEM_DIFFERENCES = "differences"
@@ -69,6 +69,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
     for table in shown:
         tables.write_csv(table, folder)
     tables.rows_frame(rows).to_csv(folder / "rows.csv", index=False, lineterminator="\n")
+    write_json(folder / "metrics.json", metrics(results))
     save(draw_systems(results, people), folder / "systems.png")
     save(draw_keypoints(results, people), folder / "presence_per_keypoint.png")
     save(draw_curves(runs_dir, plan.systems, plan.seeds, people), folder / "curves.png")
@@ -107,6 +108,18 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
         provenance=markdown.provenance(rows),
     )
     write_text(folder / "README.md", page)
+
+
+def metrics(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """The headline numbers of every system with their intervals, for `dvc metrics`."""
+    found = {}
+    for result in results:
+        source = tables.main_source(result)
+        keys = {stat: oks(stat) for stat in ("AP", "AR")}
+        keys |= {f"presence_{metric}": presence(source, metric) for metric in ("F1", "AUROC")}
+        numbers = {name: result.number(key) for name, key in keys.items()}
+        found[result.name] = {name: {"value": n.value, "low": n.low, "high": n.high} for name, n in numbers.items()}
+    return found
 
 
 def all_tables(
