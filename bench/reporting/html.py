@@ -221,7 +221,7 @@ def _boxed_tables(tokens: Sequence[Token]) -> list[Token]:
             if token.type == "th_open":
                 token.attrSet("scope", "col")
             elif token.type == "td_open" and (key := sort_key(_plain(tokens[i + 1]))) is not None:
-                token.attrSet("data-key", f"{key:g}" if math.isfinite(key) else "")
+                token.attrSet("data-key", str(key) if math.isfinite(key) else "")
             found.append(token)
     return found
 

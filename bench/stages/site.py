@@ -57,7 +57,7 @@ def main(profile: str) -> None:
     inserts = {"explorer": explorer(plan, folder)}
     for page in pages[1:]:
         shown = inserts if page.source == f"{profile}/presence/README.md" else {}
-        write_page(pages, page, read_page(page), shown)
+        write_page(pages, page, read_page(page.source), shown)
     others = [page for name in plan.profiles if name != profile for page in menu_of(name)]
     write_page([*pages, *(page._replace(in_menu=False) for page in others)], INDEX_PAGE, index(plan))
     html.write_assets(REPORTS / "assets")
@@ -80,11 +80,11 @@ def menu_of(profile: str) -> list[Page]:
     return [Page(f"{profile}/{name}/README.md", f"{profile}/html/{name}.html", label) for name, label in MENU.items()]
 
 
-def read_page(page: Page) -> str:
+def read_page(source: str) -> str:
     """Raises:
     UserError: the page is not there.
     """
-    file = REPORTS / page.source
+    file = REPORTS / source
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
@@ -101,7 +101,8 @@ def explorer(plan: SitePlan, folder: Path) -> Markup:
     policies = [policy for policy in POLICIES if all(policy in entry.policies for entry in explored)]
     if plan.policy not in policies:
         raise UserError(
-            f"presence: no threshold under policy {plan.policy!r}, wanted present keypoints to choose it by"
+            f"{Path('runs', plan.profile, 'predictions')}: calibration: found no present keypoint under policy "
+            f"{plan.policy!r}, wanted one to choose a threshold by: raise data.num_persons.calibration in params.yaml"
         )
     folder.mkdir(parents=True, exist_ok=True)
     title = f"Presence at every threshold, policy {plan.policy}, val split, training seed {plan.seeds[0]}"
@@ -148,7 +149,7 @@ def index(plan: SitePlan) -> str:
     """The front page, as Markdown: what every profile found that has run."""
     names = [name for name in plan.profiles if (REPORTS / name / "html").is_dir()]
     parts = ("systems/overview.md", "systems/findings.md", "presence/findings.md", "systems/limits.md")
-    found = {name: [read_page(Page(f"{name}/{part}", "", "")) for part in parts] for name in names}
+    found = {name: [read_page(f"{name}/{part}") for part in parts] for name in names}
     return markdown.render(INDEX, found=found, rest=[name for name in plan.profiles if name not in names])
 
 
