@@ -76,7 +76,7 @@ def write_plan(grid: Grid) -> None:
     shared = {key: report[key] for key in ("profile", "seeds", "systems")}
     tested = {"predict": grid.test.model_dump(mode="json"), "evaluate": grid.evaluate.model_dump(mode="json")}
     parameters = {run: {"train": train.model_dump(mode="json")} | tested for run, train in runs.items()}
-    parents = {factor.name: factor.parent for factor in grid.factors}
+    parents = {factor.name: factor.parent for factor in grid.factors if not factor.retest}
     write_json(folder / "runs_report.json", shared | {"ablations": parents, "parameters": parameters})
     site = {"profiles": grid.profiles, "runs": list(runs), "policy": grid.evaluate.presence_policy}
     write_json(folder / "site.json", shared | site)
