@@ -1,4 +1,4 @@
-"""Stage runs_report: a page for every trained run, with its curves, its parameters, its numbers and where it comes from."""
+"""Stage runs_report: a page for every trained run: its curves, parameters, numbers, and where they come from."""
 
 import json
 import shutil
