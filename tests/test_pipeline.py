@@ -146,7 +146,7 @@ def test_a_retest_never_retrains(project: Project) -> None:
     project.edit(lambda tree: tree["retests"].append(entry))
     assert project.repro() == PAGES | {"predict_retest@half-0", "evaluate_retest@half-0"}
     project.edit(lambda tree: tree["retests"].pop())
-    assert project.repro() == {"ablations", "runs_report", "site"}
+    assert project.repro() == {"ablations", "site"}
 
 
 def test_editing_an_experiment_reruns_its_ablations_too(project: Project) -> None:
