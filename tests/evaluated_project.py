@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from bench.resolve import load_grid
 from bench.stages import evaluate, predict, prepare, resolve, train
-from tests.test_parameters import SMALL, WARMSTART, deep_update, sections
+from tests.test_parameters import small_tree
 
 PROFILE = "p"
 
@@ -18,10 +18,7 @@ PROFILE = "p"
 @contextmanager
 def evaluated_project(folder: Path, experiments: dict[str, Any]) -> Iterator[Path]:
     """In a folder that is the current one meanwhile; every run has seed 0."""
-    tree = {**sections(), "profile": PROFILE, "seeds": [0], "profiles": {PROFILE: {}}}
-    tree |= {"studies": {}, "ablations": {}, "retests": []}
-    tree["warmstart"] = WARMSTART
-    deep_update(tree, SMALL)
+    tree = small_tree(PROFILE)
     tree["test"]["decoding"] = "argmax"  # the flat heatmaps of an untrained model have no stable sub-pixel peak
     tree["experiments"] = experiments
     with pytest.MonkeyPatch.context() as patch:

@@ -1,7 +1,6 @@
 """Stage evaluate on a few drawn people with made predictions: its numbers are those of independent evaluators."""
 
 import contextlib
-import copy
 import hashlib
 import io
 import itertools
@@ -52,7 +51,7 @@ from bench.stages.files import (
     write_json,
 )
 from bench.stages.provenance import NUMBER_MAKING, VERSIONS, code_revision
-from tests.test_parameters import SMALL, WARMSTART, deep_update, sections
+from tests.test_parameters import deep_update, small_tree
 
 Floats = NDArray[np.float64]
 Tree = dict[str, Any]
@@ -71,17 +70,7 @@ CROP = Crop((32, 32), 1.25, "extend", aligned=True)
 
 
 def write_plan(profile: str, data: Tree, experiments: Tree) -> None:
-    tree = {
-        **sections(),
-        "profile": profile,
-        "seeds": [0],
-        "profiles": {profile: {}},
-        "studies": {},
-        "ablations": {},
-        "retests": [],
-    }
-    tree |= {"experiments": experiments, "warmstart": WARMSTART | {"profile": profile}}
-    deep_update(tree, copy.deepcopy(SMALL))
+    tree = small_tree(profile) | {"experiments": experiments}
     deep_update(tree, {"data": PEOPLE})
     tree["data"] |= data
     YAML(typ="safe").dump(tree, Path("params.yaml"))

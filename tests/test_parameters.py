@@ -177,6 +177,14 @@ def sections() -> Tree:
     return {key: copy.deepcopy(PARAMS[key]) for key in ("data", "base", "test", "evaluate", "stress", "report")}
 
 
+def small_tree(profile: str = "p") -> Tree:
+    """What `params.yaml` would hold of one profile in microscopic sizes; its experiments are still to be added."""
+    tree = {**sections(), "profile": profile, "seeds": [0], "profiles": {profile: {}}}
+    tree |= {"studies": {}, "ablations": {}, "retests": [], "warmstart": WARMSTART | {"profile": profile}}
+    deep_update(tree, copy.deepcopy(SMALL))
+    return tree
+
+
 def test_every_leaf_has_its_perturbation() -> None:
     assert sorted(leaves(sections())) == sorted(PERTURBED)
 
@@ -233,11 +241,7 @@ class Pipeline:
 
     def run(self, changes: Tree, until: str) -> str:
         """What the last stage wrote under changed parameters."""
-        tree = {**sections(), "profile": "p", "seeds": [0], "profiles": {"p": {}}}
-        tree |= {"studies": {}, "ablations": {}, "retests": []}
-        tree["experiments"] = {"run": {}}
-        tree["warmstart"] = WARMSTART
-        deep_update(tree, copy.deepcopy(SMALL))
+        tree = small_tree() | {"experiments": {"run": {}}}
         for path, value in changes.items():
             *parents, key = path.split(".")
             target = tree

@@ -20,7 +20,7 @@ from bench.stages import evaluate, predict, prepare, resolve, train
 from bench.stages.files import RunFiles, TrainingInfo, plan_dir, read_model
 from bench.stages.run_model import build
 from bench.training.checkpoint import load_checkpoint
-from tests.test_parameters import SMALL, WARMSTART, deep_update, sections
+from tests.test_parameters import small_tree
 
 WEIGHTS = "models/published/tiny"
 SIZES = {"patch_size": 16, "embed_dim": 16, "depth": 2, "num_heads": 2, "decoder": "simple"}
@@ -39,17 +39,7 @@ def published_model() -> VitPoseForPoseEstimation:
 
 
 def write_plan(**changes: Any) -> None:
-    tree = {
-        **sections(),
-        "profile": "p",
-        "seeds": [0],
-        "profiles": {"p": {}},
-        "studies": {},
-        "ablations": {},
-        "retests": [],
-        "warmstart": WARMSTART,
-    }
-    deep_update(tree, SMALL)
+    tree = small_tree()
     tree["base"]["presence_head"]["type"] = "none"
     tree["base"]["architectures"]["vitpose"] |= SIZES
     tree["experiments"] = {"tiny": {"weights": WEIGHTS, "published": "vitpose_b_simple"} | changes}

@@ -21,7 +21,7 @@ from bench.stages import predict, prepare, resolve, stress, train
 from bench.stages.files import RunFiles
 from bench.stages.run_model import read_manifest
 from bench.stages.stress import choose_people
-from tests.test_parameters import SMALL, WARMSTART, deep_update, sections
+from tests.test_parameters import small_tree
 
 FILES = RunFiles("p", "run", 0)
 STRESS = {"num_persons": 7, "kept": [1.0, 0.5], "sides": ["left", "bottom"], "paddings": list(PADDINGS), "seed": 0}
@@ -30,17 +30,8 @@ STRESS = {"num_persons": 7, "kept": [1.0, 0.5], "sides": ["left", "bottom"], "pa
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pd.DataFrame]:
     """What the stage writes; the folder is that of its project."""
-    tree = {
-        **sections(),
-        "profile": "p",
-        "seeds": [0],
-        "profiles": {"p": {}},
-        "studies": {},
-        "ablations": {},
-        "retests": [],
-        "warmstart": WARMSTART,
-    }
-    deep_update(tree, SMALL | {"stress": STRESS})
+    tree = small_tree()
+    tree["stress"] |= STRESS
     tree["test"]["decoding"] = "argmax"  # the flat heatmaps of an untrained model have no stable sub-pixel peak
     tree["experiments"] = {"run": {}}
     with pytest.MonkeyPatch.context() as patch:
