@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from ablations.compare import Setting, Sweep, spell
 from bench.reporting import markdown, tables
 from bench.reporting.results import Comparison
-from bench.reporting.tables import Column
 
-POINTS = Column("difference", "", "", "", 100.0, 1, signed=True, estimated=True)
 Compared = tuple[Sweep, Sequence[Comparison]]
 
 
@@ -33,7 +31,7 @@ def _verb(before: object, after: object) -> str:
 
 
 def _change(comparison: Comparison) -> str:
-    points = tables.format_cell(POINTS, comparison.difference)
+    points = tables.format_cell(tables.POINTS, comparison.difference)
     text = f"{comparison.label} by {points} points"
     return f"**{text}**" if comparison.is_clear else text
 

@@ -394,6 +394,12 @@ def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if sorted(set(values)) != list(values):
+        raise ValueError(f"found {list(values)!r}, wanted each once, the smallest first")
+    return values
+
+
 Side = Literal["left", "right", "top", "bottom"]
 Padding = Literal["zeros", "mean", "reflect"]
 Kept = Annotated[float, Field(gt=0, le=1)]
@@ -406,6 +412,19 @@ class StressParams(Params):
     kept: Annotated[tuple[Kept, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)]
     sides: Annotated[tuple[Side, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)]
     paddings: Annotated[tuple[Padding, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)]
+    seed: Seed
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DependencyParams(Params):
+    """What dependency maps and the test of them depend on (`bench.inference.dependency`)."""
+
+    num_persons: Count
+    keypoints_per_person: Count
+    cell: Count
+    shares: Annotated[tuple[Share, ...], Field(strict=False, min_length=1), AfterValidator(_ascending)]
     seed: Seed
 
 
@@ -435,7 +454,7 @@ class WarmstartParams(Params):
     num_workers: Annotated[int, Field(ge=0)]
 
 
-PROFILE_SECTIONS = ("data", "base", "test", "evaluate", "stress", "report")
+PROFILE_SECTIONS = ("data", "base", "test", "evaluate", "stress", "dependency", "report")
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 

@@ -35,7 +35,6 @@ from bench.stages.evaluated_run import (
     EvaluatedRun,
     find_run,
     licence_of,
-    network_of,
     open_evaluated,
     origin,
     preprocessing,
@@ -81,7 +80,7 @@ def require_packages() -> None:
 def exported_model(asked: EvaluatedRun, reading: PresenceReading) -> ExportedModel:
     test = asked.trained.test
     return ExportedModel(
-        network_of(asked.trained),
+        asked.trained.network,
         asked.trained.codec,
         decoding=test.decoding,
         flip_test=test.flip_test,
@@ -159,7 +158,7 @@ def torch_answers(asked: EvaluatedRun, reading: PresenceReading, num_persons: in
     persons = persons_of(read_manifest(asked.files.profile, CALIBRATION))[:num_persons]
     samples = build_samples(config, codec, persons, EVERY_POLICY, None, asked.files.seed)
     loader = ordered_loader(samples, test.batch_size, config.num_workers)
-    model = copy.deepcopy(network_of(asked.trained)).cpu().float()
+    model = copy.deepcopy(asked.trained.network).cpu().float()
     for batch, output in run_model(model, loader, flip_test=test.flip_test, shift=codec.shift):
         yield model.normalise(batch.image), answer(output, codec, test.decoding, reading)
 

@@ -20,6 +20,7 @@ from bench.config import (
     PROFILE_SECTIONS,
     BaseParams,
     DataParams,
+    DependencyParams,
     EvaluateParams,
     Params,
     ReportParams,
@@ -76,6 +77,7 @@ class Grid(NamedTuple):
     test: TestParams
     evaluate: EvaluateParams
     stress: StressParams
+    dependency: DependencyParams
     report: ReportParams
     experiments: dict[str, TrainConfig]
     published: dict[str, str]  # experiment -> key of `bench.published`, whose numbers it should reach
@@ -197,6 +199,7 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
     merge = Merge(raw, profile, overrides, _recipes(f"profiles.{profile}.recipes", overrides.get("recipes", {})))
     data = _build(DataParams, merge.layers("data"))
     evaluate = _build(EvaluateParams, merge.layers("evaluate"))
+    dependency = _build(DependencyParams, merge.layers("dependency"))
     test = _build(TestParams, merge.layers("test"))
     _check_unused(merge)
     systems = {
@@ -218,6 +221,7 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
     if selected:
         _check_sizes("experiments", experiments)
         _check_sizes("ablations", ablations)
+        _check_cell(dependency.cell, experiments)
         for name, layer in systems.items():
             _check_read(merge, layer, experiments[name])
     if merge.recipes:
@@ -245,6 +249,7 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
         test=test,
         evaluate=evaluate,
         stress=_build(StressParams, merge.layers("stress")),
+        dependency=dependency,
         report=_build(ReportParams, merge.layers("report")),
         experiments={name: TrainConfig.from_base(base) for name, base in experiments.items()},
         published={
@@ -270,6 +275,16 @@ def _check_sizes(section: str, runs: Mapping[str, BaseParams]) -> None:
     for name, run in runs.items():
         if misfit := run.misfit():
             raise UserError(f"{section}.{name}: {misfit}")
+
+
+def _check_cell(cell: int, experiments: Mapping[str, BaseParams]) -> None:
+    """Maps of dependency have whole cells."""
+    for name, run in experiments.items():
+        width, height = run.input_size
+        if width % cell or height % cell:
+            raise UserError(
+                f"dependency.cell: found {cell}, wanted a divisor of the input of {name}, which is {width} x {height}"
+            )
 
 
 def _check_read(merge: Merge, layer: Layer, whole: BaseParams) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from bench.errors import UserError
 from bench.resolve import load_grid
-from bench.stages import evaluate, predict, prepare, resolve, stress, train
+from bench.stages import dependency, evaluate, predict, prepare, resolve, stress, train
 from bench.stages.files import MANIFESTS, RunFiles, detections_file, drawn_dir, manifest_file, plan_dir
 
 REPO = Path(__file__).parents[1]
@@ -50,6 +50,7 @@ SMALL = {
     "test": {"batch_size": 4},
     "evaluate": {"num_resamples": 20},
     "stress": {"num_persons": 4, "kept": [1.0, 0.5], "sides": ["left"], "paddings": ["zeros"]},
+    "dependency": {"num_persons": 4, "keypoints_per_person": 2, "cell": 8, "shares": [0.25, 0.5]},
 }
 
 # Leaves that must not change any result: how fast, not what.
@@ -150,6 +151,11 @@ PERTURBED: Tree = {
     "stress.sides": ["top"],
     "stress.paddings": ["mean"],
     "stress.seed": 1,
+    "dependency.num_persons": 5,
+    "dependency.keypoints_per_person": 3,
+    "dependency.cell": 16,
+    "dependency.shares": [0.25, 0.75],
+    "dependency.seed": 1,
     "report.picture_persons": 3,
     "report.picture_seed": 1,
 }
@@ -174,7 +180,10 @@ WARMSTART = PARAMS["warmstart"] | {"profile": "p"}
 
 
 def sections() -> Tree:
-    return {key: copy.deepcopy(PARAMS[key]) for key in ("data", "base", "test", "evaluate", "stress", "report")}
+    return {
+        key: copy.deepcopy(PARAMS[key])
+        for key in ("data", "base", "test", "evaluate", "stress", "dependency", "report")
+    }
 
 
 def small_tree(profile: str = "p") -> Tree:
@@ -230,6 +239,7 @@ STAGES: dict[str, tuple[Callable[[], None], Callable[[], str]]] = {
     "test": (lambda: predict.main("p", "run", 0), lambda: digest(FILES.predictions)),
     "evaluate": (evaluate_good_predictions, lambda: numbers_of(FILES.row)),
     "stress": (lambda: stress.main("p", "run", 0), lambda: digest(FILES.stress)),
+    "dependency": (lambda: dependency.main("p", "run", 0), lambda: digest(FILES.dependency)),
 }
 
 

@@ -36,7 +36,8 @@ with open("ran.log", "a") as log:
 
 # They are committed, not cached, so they are made anew where all else comes back from DVC's run cache.
 PAGES = {
-    "report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations", "runs_report", "site",
+    "report", "errors", "presence_report", "pose_scores_report", "stress_report", "dependency_report", "ablations",
+    "runs_report", "site",
 }  # fmt: skip
 
 SMALL_GRID = {
@@ -118,7 +119,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def run_stages(*names: str, kind: str = "") -> set[str]:
     """Of systems, or of ablations, which are neither stressed nor studied."""
-    stages = ("train", "predict", "evaluate", *(() if kind else ("stress", "presence", "pose_scores")))
+    stages = ("train", "predict", "evaluate", *(() if kind else ("stress", "dependency", "presence", "pose_scores")))
     return {f"{stage}{kind}@{name}" for name in names for stage in stages}
 
 

@@ -165,6 +165,12 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
     (put("profiles.demo.stress.kept", [0.5, 0.5]), r"stress.kept: found \[0.5, 0.5\], wanted each once"),
     (put("stress.sides", ["up"]), "stress.sides.0: found 'up', wanted 'left', 'right', 'top' or 'bottom'"),
     (put("stress.paddings", "black"), "stress.paddings: found 'black', wanted"),
+    (
+        put("dependency.shares", [0.5, 0.2]),
+        r"dependency.shares: found \[0.5, 0.2\], wanted .* the smallest first",
+    ),
+    (put("dependency.shares", [1.0]), "dependency.shares.0: found 1.0, wanted less than 1"),
+    (put("profiles.demo.dependency.cell", 7), "dependency.cell: found 7, wanted a divisor of the input of .* 64 x 96"),
     (put("stress.padding", "zeros"), "stress.padding: unknown key 'padding', wanted one of .*; nearest: paddings"),
     (put("data.min_detection_score", 1.5), "data.min_detection_score: found 1.5, wanted less than or equal to 1"),
     (put("data.detections", ""), "data.detections: found '', wanted"),
@@ -424,8 +430,9 @@ def test_systems_are_stressed_and_ablations_are_not(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resolve, "STAGE_MODULES", {})
     resolve.write_plan(grid)
-    assert (Path("runs/demo/plan/hrnet/stress.json")).is_file()
-    assert not (Path("runs/demo/plan/wide/stress.json")).exists()
+    for stage in ("stress", "dependency"):
+        assert Path(f"runs/demo/plan/hrnet/{stage}.json").is_file()
+        assert not Path(f"runs/demo/plan/wide/{stage}.json").exists()
     assert (Path("runs/demo/plan/wide/evaluate.json")).is_file()
 
 

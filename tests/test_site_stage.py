@@ -27,7 +27,7 @@ from tests.reporting.fake_runs import PARENT, make_project
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome is installed")
 NUM_PERSONS = 24
-OTHER_STAGES = ("architectures", "demo/errors", "demo/truncation", "demo/pose_scores")
+OTHER_STAGES = ("architectures", "demo/errors", "demo/truncation", "demo/pose_scores", "demo/dependency")
 PRESENCE = "demo/html/presence.html"
 
 

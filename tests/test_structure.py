@@ -79,8 +79,8 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Copied:
 
 
 PAGES = {
-    "report", "errors", "presence_report", "pose_scores_report", "stress_report", "ablations", "data_report",
-    "runs_report", "site",
+    "report", "errors", "presence_report", "pose_scores_report", "stress_report", "dependency_report", "ablations",
+    "data_report", "runs_report", "site",
 }  # fmt: skip
 WITH_TABLES = PAGES - {"site"} | {"architectures"}
 EVERY_PAGE = WITH_TABLES | {"site"}
@@ -94,16 +94,19 @@ EVERY_PAGE = WITH_TABLES | {"site"}
         ("bench/metrics/bootstrap.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
         (
             "bench/metrics/oks.py",
-            {"train", "evaluate", "presence", "pose_scores"} | EVERY_PAGE,
+            {"train", "evaluate", "presence", "pose_scores", "stress", "dependency"} | EVERY_PAGE,
         ),  # the best epoch is that of the highest AP
         ("bench/metrics/strata.py", {"errors"}),
+        ("bench/metrics/faithfulness.py", {"dependency", "dependency_report"}),
+        ("bench/reporting/dependency.py", {"dependency_report"}),
+        ("models/attention.py", {"dependency"}),
         ("bench/metrics/presence_study.py", {"presence", "presence_report", "site"}),
         ("bench/reporting/presence_page.py", {"presence_report"}),
         ("bench/metrics/pose_scores.py", {"pose_scores"}),
         ("bench/reporting/pose_page.py", {"pose_scores_report"}),
         ("bench/inference/scoring.py", {"train", "evaluate", "pose_scores"} | WITH_TABLES),
         ("bench/inference/nms.py", {"evaluate", "errors", "pose_scores"}),
-        ("bench/data/detections.py", {"prepare", "predict"}),
+        ("bench/data/detections.py", {"prepare", "predict", "dependency"}),
         (
             "bench/data/predictions.py",
             {
@@ -117,16 +120,18 @@ EVERY_PAGE = WITH_TABLES | {"site"}
                 "floors",
                 "stress",
                 "stress_report",
+                "dependency",
+                "dependency_report",
                 "site",
             },
         ),
         ("bench/data/synthetic/look.py", {"prepare"}),
         ("bench/training/losses.py", {"train"}),
-        ("bench/inference/flip.py", {"train", "predict", "stress"}),
+        ("bench/inference/flip.py", {"train", "predict", "stress", "dependency"}),
         ("bench/data/truncated.py", {"stress"}),
         ("bench/data/truncation.py", {"stress", "stress_report"}),
         ("bench/metrics/hallucination.py", {"stress_report"}),
-        ("models/hrnet.py", {"train", "predict", "stress", "architectures"}),
+        ("models/hrnet.py", {"train", "predict", "stress", "dependency", "architectures"}),
         ("bench/stages/evaluate.py", {"evaluate"}),
         ("bench/stages/provenance.py", {"evaluate"}),
         ("bench/reporting/results.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),

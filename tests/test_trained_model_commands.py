@@ -23,7 +23,7 @@ from bench.inference.scoring import person_scores
 from bench.reporting.model_card import TrainedOn, write_card
 from bench.reporting.rows import read_row
 from bench.stages.command import run_command
-from bench.stages.evaluated_run import EvaluatedRun, find_run, network_of, open_evaluated
+from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated
 from bench.stages.files import RunFiles, manifest_file
 from bench.stages.run_model import read_manifest
 from tests.data.test_boxes import turn, write_image
@@ -235,7 +235,7 @@ def test_a_hub_folder_gives_the_run_again(
     assert recipe.count("\n") == 5
     image = torch.randint(256, (2, 3, *asked.trained.config.input_size[::-1]), dtype=torch.uint8)
     with torch.no_grad():
-        found, wanted = loaded["model"](image), network_of(asked.trained).eval()(image)
+        found, wanted = loaded["model"](image), asked.trained.network.eval()(image)
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
     points = decode(found.heatmaps, Codec(**config["codec"]), config["decoding"])
     assert points.score.shape == (2, 17)

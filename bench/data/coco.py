@@ -5,7 +5,7 @@ A manifest (`bench.data.subset`) is itself a COCO file, so the same reader serve
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,6 +140,12 @@ def persons_of(manifest: CocoDict) -> list[Person]:
         for a in manifest["annotations"]
         if is_scored(a)
     ]
+
+
+def areas_of(persons: Sequence[Person], manifest: CocoDict) -> Floats:
+    """Areas (N,) of the persons' segments in square pixels."""
+    areas = {annotation["id"]: float(annotation["area"]) for annotation in manifest["annotations"]}
+    return np.array([areas[person.annotation_id] for person in persons])
 
 
 def _image_files(manifest: CocoDict) -> dict[int, Path]:

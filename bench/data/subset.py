@@ -8,17 +8,26 @@ Whole images are chosen until exactly the asked number of scored persons is reac
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bench.data.coco import CocoDict, check_annotation, check_image, is_scored, read_coco
+from bench.data.coco import CocoDict, Person, check_annotation, check_image, is_scored, read_coco
 from bench.data.hashing import sha256_of
 from bench.errors import UserError
 
 NumPersons = int | Literal["all"]
+
+
+def in_some_images(persons: Sequence[Person], num_persons: int, seed: int) -> list[Person]:
+    """At most so many persons, in their order: everybody in images drawn at random, until there are enough."""
+    image_ids = np.random.default_rng(seed).permutation(sorted({person.image_id for person in persons}))
+    rank = {image_id: place for place, image_id in enumerate(image_ids.tolist())}
+    order = sorted(range(len(persons)), key=lambda i: (rank[persons[i].image_id], i))
+    return [persons[i] for i in sorted(order[:num_persons])]
 
 
 class Source(NamedTuple):

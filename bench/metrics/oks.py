@@ -115,9 +115,13 @@ def keypoint_similarity(points: Floats, people: People, person: Ints, rules: Rul
 
 def similarity_at(squared_distance: Floats, people: People, person: Ints, rules: Rules) -> Floats:
     """Similarity (N, K) of keypoints so far away, in square pixels, (N, K), from those of people (N,)."""
-    variance = (2 * rules.sigmas) ** 2
-    area = person_areas(people, rules)[person, None] + np.spacing(1)
-    similarity: Floats = np.exp(-(squared_distance / variance / area / 2))
+    return falloff(squared_distance, person_areas(people, rules)[person, None], rules.sigmas)
+
+
+def falloff(squared_distance: Floats, area: Floats, sigmas: Floats) -> Floats:
+    """The term of OKS for points so far from where they belong, on a person of an area in the same square pixels."""
+    variance = (2 * sigmas) ** 2
+    similarity: Floats = np.exp(-(squared_distance / variance / (area + np.spacing(1)) / 2))
     return similarity
 
 

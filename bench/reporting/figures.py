@@ -158,7 +158,7 @@ def _dots(ax: Axes, result: Result) -> None:
     for offset, source in zip(offsets, sources, strict=True):
         points = [result.number(presence(source, "F1", keypoint)) for keypoint in KEYPOINT_NAMES]
         colour, marker = SOURCE_STYLES[source]
-        values, bars = _arrays(points)
+        values, bars = arrays(points)
         style = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 1.2}
         ax.errorbar(values, np.arange(len(points)) + offset, xerr=bars, label=SOURCES[source], **style)
     ax.set_ylim(-0.6, len(KEYPOINT_NAMES) - 0.4)
@@ -229,7 +229,7 @@ def _positions(settings: Sequence[Any], i: int, num_series: int) -> np.ndarray[A
 
 
 def _line(ax: Axes, x: np.ndarray[Any, np.dtype[np.float64]], series: Series, *, joined: bool) -> None:
-    values, bars = _arrays(series.points)
+    values, bars = arrays(series.points)
     style = {"color": series.colour, "marker": series.marker, "markersize": 6, "elinewidth": 1.5, "capsize": 3}
     ax.errorbar(x, values, yerr=bars, linestyle="-" if joined else "none", linewidth=1, label=series.label, **style)
 
@@ -256,7 +256,7 @@ def _shared_legend(figure: Figure) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=len(entries))
 
 
-def _arrays(points: Sequence[Summary]) -> tuple[Any, Any]:
+def arrays(points: Sequence[Summary]) -> tuple[Any, Any]:
     """Values (P,) and bars (2, P) in per cent, to the interval's bounds."""
     numbers = np.array([point[:3] for point in points], dtype=np.float64)  # None becomes NaN
     values, lows, highs = 100 * numbers.T

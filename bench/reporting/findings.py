@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from bench.reporting.markdown import escape
 from bench.reporting.results import Comparison, Result
 from bench.reporting.rows import oks, presence
-from bench.reporting.tables import Column, format_cell, main_source, percent
+from bench.reporting.tables import POINTS, format_cell, main_source, percent
 
-POINTS = Column("difference", "", scale=100.0, decimals=1, signed=True, estimated=True)
 QUESTIONS = {
     "AP": "Placing keypoints (AP)",
     "AR": "Placing keypoints (AR)",

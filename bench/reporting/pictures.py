@@ -170,7 +170,8 @@ def crop(image: NDArray[np.uint8], matrix: Floats) -> NDArray[np.uint8]:
 def show(ax: Axes, cropped: NDArray[np.uint8]) -> None:
     """A crop without axes."""
     ax.imshow(cropped, interpolation="bilinear")
-    ax.set(xlim=(-0.5, CELL_SIZE[0] - 0.5), ylim=(CELL_SIZE[1] - 0.5, -0.5), xticks=[], yticks=[])
+    height, width = cropped.shape[:2]
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     ax.grid(visible=False)
 
 

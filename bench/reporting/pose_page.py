@@ -10,7 +10,7 @@ from bench.reporting.markdown import escape
 from bench.reporting.pose_results import EMIT_ALL, PLAIN_AP, SCORES, Answers, PoseResult, key, policies_of
 from bench.reporting.results import Comparison
 from bench.reporting.rows import PRESENCE_HEAD, SOURCES
-from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, comparison_table, percent
+from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, comparison_table, percent, verdict
 
 
 def scores_table(systems: Sequence[PoseResult], people: str) -> Table:
@@ -68,16 +68,7 @@ def gate_sentences(answers: Answers) -> str:
 
 
 def _verdicts(found: Sequence[Comparison]) -> str:
-    return "; ".join(f"{made.label.rpartition(', ')[0]} {_verdict(made)}" for made in found)
-
-
-def _verdict(made: Comparison) -> str:
-    column = Column("", "", scale=100.0, decimals=1, signed=True)
-    value, low, high = (column.number(number) or "undefined" for number in made.difference[:3])
-    verdict = "not clearly different"
-    if made.is_clear:
-        verdict = "**better**" if (made.difference.value or 0.0) > 0 else "**worse**"
-    return f"{verdict} ({value} [{low}, {high}] points)"
+    return "; ".join(f"{made.label.rpartition(', ')[0]} {verdict(made)}" for made in found)
 
 
 def draw_gated(systems: Sequence[PoseResult], title: str) -> Figure:

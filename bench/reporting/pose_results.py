@@ -13,9 +13,7 @@ from pyarrow.parquet import read_schema
 from bench.data.geometry import Floats
 from bench.data.presence import POLICIES
 from bench.errors import UserError
-from bench.metrics.bootstrap import percentile_interval, pool_seeds
 from bench.reporting.results import (
-    POOLING_SEED,
     Comparison,
     Contrast,
     Result,
@@ -24,7 +22,6 @@ from bench.reporting.results import (
     check_same_images,
     compare_family,
     read_replicates,
-    summarise,
 )
 from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Source, by_experiment, run_file
 
@@ -79,12 +76,7 @@ class PoseResult(NamedTuple):
 
     def number(self, name: str) -> Summary:
         """All training seeds together; undefined (None) as soon as it is so for one."""
-        column = Side("", self.result, name).column
-        if np.isnan(column[:, 0]).any():
-            return Summary(None, None, None, None, self.num_seeds)
-        pooled = pool_seeds(column, np.random.default_rng(POOLING_SEED))[:, 0]
-        sd = float(column[:, 0, 0].std(ddof=1)) if self.num_seeds > 1 else None
-        return summarise(percentile_interval(float(pooled[0]), pooled[1:]), self.num_seeds, sd)
+        return self.result.pooled(name)
 
     def curve(self, policy: str, source: Source) -> tuple[Floats, list[Summary]]:
         """Thresholds (Q,), and gated AP at each."""

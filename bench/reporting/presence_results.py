@@ -103,7 +103,7 @@ class PresenceResult(NamedTuple):
         """Of one seed, or pooled; a number of one keypoint has no replicates, so with several seeds it is their mean,
         with bounds that span the intervals of all."""
         if name in self.result.keys:
-            return _pooled(self.result, name)
+            return self.result.pooled(name)
         if not self.has(name):
             return Summary(None, None, None, None, self.num_seeds)
         found = np.array([table.loc[name, ["value", "low", "high"]].to_numpy(dtype=float) for table in self.tables])
@@ -124,14 +124,6 @@ class PresenceResult(NamedTuple):
 def key(policy: str, source: str, metric: str, rule: str | None = None, view: str = POOLED) -> str:
     """Name of a number; AUROC and F1 know their usual rule."""
     return f"{policy}/{source}/{rule or TESTED[metric]}/{view}/{metric}"
-
-
-def _pooled(result: Result, name: str) -> Summary:
-    column = result.replicates[:, :, [result.keys.index(name)]]
-    if np.isnan(column[:, 0]).any():
-        return Summary(None, None, None, None, len(column))
-    pooled = pool_seeds(column, np.random.default_rng(POOLING_SEED))[:, 0]
-    return summarise(percentile_interval(float(pooled[0]), pooled[1:]), len(column))
 
 
 def load_presence(runs_dir: Path, rows: Sequence[Row]) -> list[PresenceResult]:

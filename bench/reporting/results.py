@@ -3,8 +3,6 @@
 Letters: E training seeds, S data sets (the whole val split, then B resamples of its images), M metrics.
 """
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data.arrays import read_arrays, write_arrays
 from bench.data.parquet import write_parquet
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation, mix
@@ -67,18 +66,21 @@ class Result(NamedTuple):
 
     def number(self, key: str) -> Summary:
         """One number; undefined (None) as soon as it is so for one seed, or where the result does not have it."""
-        num_seeds = len(self.rows)
         if key not in self.keys:
-            return Summary(None, None, None, None, num_seeds)
-        place = self.keys.index(key)
-        if np.isnan(self.replicates[:, 0, place]).any():
-            return Summary(None, None, None, None, num_seeds)
-        if num_seeds == 1:
+            return Summary(None, None, None, None, len(self.rows))
+        if len(self.rows) == 1:
             estimate = self.row.numbers[key]
             return Summary(estimate.value, estimate.low, estimate.high, None, 1)
-        pooled = pool_seeds(self.replicates[:, :, [place]], np.random.default_rng(POOLING_SEED))[:, 0]
-        interval = percentile_interval(float(pooled[0]), pooled[1:])
-        return summarise(interval, num_seeds, sd=float(self.replicates[:, 0, place].std(ddof=1)))
+        return self.pooled(key)
+
+    def pooled(self, key: str) -> Summary:
+        """The same from the replicates alone, which hold `key`."""
+        column, num_seeds = self.replicates[:, :, [self.keys.index(key)]], len(self.rows)
+        if np.isnan(column[:, 0]).any():
+            return Summary(None, None, None, None, num_seeds)
+        pooled = pool_seeds(column, np.random.default_rng(POOLING_SEED))[:, 0]
+        sd = float(column[:, 0, 0].std(ddof=1)) if num_seeds > 1 else None
+        return summarise(percentile_interval(float(pooled[0]), pooled[1:]), num_seeds, sd)
 
 
 def summarise(interval: Interval, num_seeds: int, sd: float | None = None) -> Summary:
@@ -161,22 +163,14 @@ def write_replicates(file: Path, keys: Sequence[str], values: Floats) -> None:
 
 def write_matches(file: Path, matches: Matches) -> None:
     """The matches behind a row's OKS numbers; whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as content:
-        np.savez_compressed(content, **matches._asdict())
-    partial.replace(file)
+    write_arrays(file, matches._asdict())
 
 
 def read_matches(file: Path, stage: str = "evaluate") -> Matches:
     """Raises:
     UserError: missing or broken.
     """
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return Matches(**{name: arrays[name] for name in Matches._fields})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file}: no readable matches ({error}): run `dvc repro {stage}@{file.stem}`") from error
+    return Matches(**read_arrays(file, Matches._fields, "matches", stage))
 
 
 class Side(NamedTuple):

@@ -163,7 +163,7 @@ class Row(Record):
 SUFFIXES = {
     "rows": ".json", "curves": ".csv", "predictions": ".parquet", "replicates": ".parquet", "matches": ".npz",
     "presence": ".parquet", "presence_replicates": ".parquet", "presence_curves": ".parquet",
-    "pose_scores": ".parquet",
+    "pose_scores": ".parquet", "dependency": ".npz",
 }  # fmt: skip
 
 

@@ -70,6 +70,9 @@ def percent(key: str, label: str) -> Column:
     return Column(key, label, "↑", "%", 100.0, 1, estimated=True)
 
 
+POINTS = Column("difference", "difference", "↑", "points", 100.0, 1, signed=True, estimated=True)
+
+
 def format_cell(column: Column, cell: Cell) -> str:
     """A cell of the page: `52.1 [49.8, 54.3]`, an en dash where undefined."""
     if isinstance(cell, str):
@@ -193,7 +196,7 @@ def comparison_table(name: str, title: str, comparisons: Sequence[Comparison], n
         Column("second", "of"),
         Column("first", "minus"),
         Column("metric", "metric"),
-        Column("difference", "difference", "↑", "points", 100.0, 1, signed=True, estimated=True),
+        POINTS,
         Column("p", "p", decimals=4),
         Column("p_family", "p, Holm", decimals=4),
         Column("test", "test"),
@@ -217,6 +220,14 @@ def comparison_table(name: str, title: str, comparisons: Sequence[Comparison], n
         for comparison in comparisons
     ]
     return Table(name, title, columns, records, note)
+
+
+def verdict(made: Comparison) -> str:
+    """A comparison in words: better or worse only where it is clear."""
+    found = "not clearly different"
+    if made.is_clear:
+        found = "**better**" if (made.difference.value or 0.0) > 0 else "**worse**"
+    return f"{found} ({format_cell(POINTS, made.difference)} points)"
 
 
 def expected_table(results: Sequence[Result], published: Mapping[str, str]) -> Table:

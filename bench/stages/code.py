@@ -9,8 +9,9 @@ from bench.data.hashing import sha256_of
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "bench", "ablations")
 STAGES = (
-    "prepare", "train", "predict", "evaluate", "floors", "presence", "pose_scores", "stress", "report", "errors",
-    "presence_report", "pose_scores_report", "stress_report", "architectures", "data_report", "runs_report", "site",
+    "prepare", "train", "predict", "evaluate", "floors", "presence", "pose_scores", "stress", "dependency", "report",
+    "errors", "presence_report", "pose_scores_report", "stress_report", "dependency_report", "architectures",
+    "data_report", "runs_report", "site",
 )  # fmt: skip
 STAGE_MODULES = {**{stage: f"bench.stages.{stage}" for stage in STAGES}, "ablations": "ablations.report"}
 

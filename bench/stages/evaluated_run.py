@@ -18,7 +18,6 @@ from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Sour
 from bench.stages.files import RunFiles
 from bench.stages.predict import EVERY_POLICY
 from bench.stages.run_model import TrainedRun, build_samples, open_run
-from models import PoseModel
 
 LICENCE, OTHER_LICENCE = "Apache-2.0", "other"
 UNSEEDED = 0  # nothing is drawn at random where nothing is augmented
@@ -107,17 +106,10 @@ def origin(run: EvaluatedRun) -> dict[str, Any]:
     }
 
 
-def network_of(trained: TrainedRun) -> PoseModel:
-    """The model itself, without what Fabric wraps it in."""
-    network = trained.model.module
-    assert isinstance(network, PoseModel)
-    return network
-
-
 def preprocessing(trained: TrainedRun) -> dict[str, Any]:
     """How a person's box becomes the input. `mean` and `std` are of pixels of 0 to 255; the model itself normalises, an
     exported graph wants it done."""
-    config, network = trained.config, network_of(trained)
+    config, network = trained.config, trained.network
     return {
         "input_size": {"width": config.input_size[0], "height": config.input_size[1]},
         "bbox_padding": config.bbox_padding,

@@ -89,6 +89,10 @@ class RunFiles(NamedTuple):
         return Path("runs", self.profile, "stress", f"{self.name}.parquet")
 
     @property
+    def dependency(self) -> Path:
+        return Path("runs", self.profile, "dependency", f"{self.name}.npz")
+
+    @property
     def row(self) -> Path:
         return Path("runs", self.profile, "rows", f"{self.name}.json")
 

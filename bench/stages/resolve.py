@@ -41,6 +41,7 @@ def write_plan(grid: Grid) -> None:
         write_json(folder / run / "evaluate.json", retest.evaluate.model_dump(mode="json"))
     for run in grid.experiments:
         write_json(folder / run / "stress.json", grid.stress.model_dump(mode="json"))
+        write_json(folder / run / "dependency.json", grid.dependency.model_dump(mode="json"))
     for stage in STAGE_MODULES:
         write_json(folder / f"code.{stage}.json", {"sha256": sha256_of_stage(stage)})
     resampling = {"num": grid.evaluate.num_resamples, "seed": grid.evaluate.seed}
@@ -61,6 +62,8 @@ def write_plan(grid: Grid) -> None:
     errors |= {"evaluate": grid.evaluate.model_dump(mode="json")}
     write_json(folder / "errors.json", errors)
     write_json(folder / "stress_report.json", errors | {"stress": grid.stress.model_dump(mode="json")})
+    maps = {key: report[key] for key in ("profile", "seeds", "systems", "resampling", "pictures")}
+    write_json(folder / "dependency_report.json", maps | {"dependency": grid.dependency.model_dump(mode="json")})
     write_json(folder / "presence.json", resampling)
     presence = {key: report[key] for key in ("profile", "seeds", "systems", "resampling")}
     presence |= {"policy": grid.evaluate.presence_policy}

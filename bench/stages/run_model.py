@@ -67,6 +67,13 @@ class TrainedRun(NamedTuple):
     fabric: Fabric
     model: nn.Module
 
+    @property
+    def network(self) -> PoseModel:
+        """The model itself, without what Fabric wraps it in."""
+        network = self.model.module
+        assert isinstance(network, PoseModel)
+        return network
+
     def predict(self, samples: PoseDataset) -> Predictions:
         """Predictions for every person of the samples, in their order."""
         loader = on_device(self.fabric, ordered_loader(samples, self.test.batch_size, self.config.num_workers))

@@ -27,6 +27,7 @@ MENU = {
     "presence": "Presence",
     "pose_scores": "Pose scores",
     "truncation": "Truncation",
+    "dependency": "Dependency maps",
     "errors": "Errors",
     "ablations": "Ablations",
     "data": "Data",

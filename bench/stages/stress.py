@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bench.config import StressParams, TestParams
-from bench.data.coco import CocoDict, Person, persons_of
+from bench.data.coco import CocoDict, Person, areas_of, persons_of
 from bench.data.codec import Codec
 from bench.data.dataset import Sample
 from bench.data.geometry import Crop, Floats
 from bench.data.keypoints import NUM_KEYPOINTS, OKS_SIGMAS
 from bench.data.predictions import VAL
 from bench.data.stressed import write_stressed
+from bench.data.subset import in_some_images
 from bench.data.truncated import TruncatedDataset, truncated_loader
 from bench.data.truncation import Condition, conditions, known_positions
 from bench.inference.predict import decode_batch, on_device, run_model
+from bench.metrics.oks import falloff
 from bench.stages.command import run_command
 from bench.stages.files import RunFiles, plan_dir, read_model
 from bench.stages.run_model import open_run, read_manifest
@@ -47,21 +49,9 @@ class People(NamedTuple):
 
 
 def choose_people(manifest: CocoDict, num_persons: int, seed: int) -> People:
-    """Everybody in images drawn at random, until there are as many persons as wanted, in the manifest's order.
-
-    Of every run the same ones. By image, so that those who stand next to each other are known together.
-    """
-    persons = persons_of(manifest)
-    image_ids = np.random.default_rng(seed).permutation(sorted({person.image_id for person in persons}))
-    rank = {image_id: place for place, image_id in enumerate(image_ids.tolist())}
-    order = sorted(range(len(persons)), key=lambda i: (rank[persons[i].image_id], i))
-    chosen = [persons[i] for i in sorted(order[:num_persons])]
-    areas = {annotation["id"]: float(annotation["area"]) for annotation in manifest["annotations"]}
-    return People(
-        chosen,
-        np.stack([true_positions(person) for person in chosen]),
-        np.array([areas[person.annotation_id] for person in chosen]),
-    )
+    """By image, so that those who stand next to each other are known together."""
+    chosen = in_some_images(persons_of(manifest), num_persons, seed)
+    return People(chosen, np.stack([true_positions(person) for person in chosen]), areas_of(chosen, manifest))
 
 
 def true_positions(person: Person) -> Floats:
@@ -143,8 +133,7 @@ def per_sample(
 
 def similarity(keypoints: Floats, truth: Floats, area: Floats, present: NDArray[np.bool_]) -> Floats:
     """The term of OKS of every keypoint (N, K), on the scale of the whole person; NaN where it is not present."""
-    squared = ((keypoints - truth) ** 2).sum(axis=-1)
-    terms = np.exp(-squared / (2 * (area[:, None] + np.spacing(1)) * (2 * OKS_SIGMAS) ** 2))
+    terms = falloff(((keypoints - truth) ** 2).sum(axis=-1), area[:, None], OKS_SIGMAS)
     return np.where(present, terms, np.nan)
 
 
