@@ -12,22 +12,12 @@ from typer import Option
 
 from bench.config import TrainConfig
 from bench.data.keypoints import FLIP_PAIRS, KEYPOINT_NAMES, NUM_KEYPOINTS
-from bench.data.predictions import CALIBRATION
 from bench.errors import UserError
-from bench.reporting.model_card import Card, TrainedOn, write_card
+from bench.reporting.hub_card import write_card
 from bench.stages.command import run_command
-from bench.stages.evaluated_run import (
-    EvaluatedRun,
-    find_run,
-    licence_of,
-    open_evaluated,
-    origin,
-    preprocessing,
-    presence_facts,
-    written_whole,
-)
+from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated, preprocessing, written_whole
 from bench.stages.files import json_text
-from bench.stages.run_model import read_manifest
+from bench.stages.run_record import card_of, licence_of, origin, presence_facts
 
 
 def main(
@@ -43,7 +33,7 @@ def main(
     texts = {
         "config.json": json_text(config_of(asked)),
         "preprocessor_config.json": json_text(preprocessing(asked.trained)),
-        "README.md": write_card(card_of(asked)),
+        "README.md": write_card(asked.row, card_of(asked)),
     }
     with written_whole(folder) as partial:
         partial.mkdir()
@@ -81,19 +71,6 @@ def build_arguments(config: TrainConfig) -> dict[str, Any]:
         "num_keypoints": NUM_KEYPOINTS,
         "presence_head": head,
     }
-
-
-def card_of(asked: EvaluatedRun) -> Card:
-    fitted = asked.trained.config.fitting is not None
-    train, calibration = (read_manifest(asked.files.profile, name)["info"] for name in ("train", CALIBRATION))
-    return Card(
-        row=asked.row,
-        source=asked.source,
-        trained_on=TrainedOn(train["num_persons"] if fitted else 0, calibration["num_persons"]),
-        licence=licence_of(asked),
-        presence_facts=presence_facts(asked, asked.read_presence()),
-        origin=origin(asked),
-    )
 
 
 if __name__ == "__main__":

@@ -34,15 +34,13 @@ from bench.stages.command import run_command
 from bench.stages.evaluated_run import (
     EvaluatedRun,
     find_run,
-    licence_of,
     open_evaluated,
-    origin,
     preprocessing,
-    presence_facts,
     written_whole,
 )
 from bench.stages.predict import EVERY_POLICY
 from bench.stages.run_model import build_samples, read_manifest
+from bench.stages.run_record import licence_of, origin, presence_facts
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4

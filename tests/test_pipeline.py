@@ -37,7 +37,7 @@ with open("ran.log", "a") as log:
 # They are committed, not cached, so they are made anew where all else comes back from DVC's run cache.
 PAGES = {
     "report", "errors", "presence_report", "pose_scores_report", "stress_report", "dependency_report", "ablations",
-    "runs_report", "site",
+    "runs_report", "cards", "site",
 }  # fmt: skip
 
 SMALL_GRID = {
@@ -118,8 +118,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def run_stages(*names: str, kind: str = "") -> set[str]:
-    """Of systems, or of ablations, which are neither stressed nor studied."""
-    stages = ("train", "predict", "evaluate", *(() if kind else ("stress", "dependency", "presence", "pose_scores")))
+    """Of systems, or of ablations, which are neither stressed nor studied and have no card."""
+    studied = () if kind else ("stress", "dependency", "presence", "pose_scores", "card")
+    stages = ("train", "predict", "evaluate", *studied)
     return {f"{stage}{kind}@{name}" for name in names for stage in stages}
 
 
@@ -171,7 +172,7 @@ def test_a_threshold_never_retrains(project: Project) -> None:
     project.edit(lambda tree: tree["evaluate"].update(threshold=0.5))
     systems = {
         f"{stage}@{name}-0"
-        for stage in ("evaluate", "pose_scores")  # presence studies every rule for thresholds
+        for stage in ("evaluate", "pose_scores", "card")  # presence studies every rule for thresholds
         for name in ("vitpose_presence", "hrnet")
     }
     wanted = systems | {"evaluate_ablation@sigma_6-0", "evaluate_retest@no_flip-0"}
@@ -248,7 +249,7 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
 
     project.edit(shrink)
     output = project.dvc("repro")
-    assert output.count("Running stage") == 22 + 2 * 4  # retests
+    assert output.count("Running stage") == 24 + 2 * 4  # retests
     row = json.loads((project.root / "runs/demo/rows/vitpose_presence-0.json").read_text())
     assert row["data"]["num_persons"] == 16
     assert set(row["thresholds"]) == {"presence_head", "heatmap_peak", "always_present"}
@@ -262,6 +263,8 @@ def test_the_real_stages_from_nothing_to_reports(tmp_path: Path) -> None:
         "demo/ablations/README.md",
         "demo/data/README.md",
         "demo/runs/README.md",
+        "demo/cards/README.md",
+        "demo/cards/vitpose_presence-0/README.md",
     ):
         assert (project.root / "reports" / page).read_text().startswith("# ")
     for page in ("index.html", "demo/html/presence.html", "demo/html/runs/vitpose_presence-0.html"):

@@ -17,6 +17,7 @@ from ablations.report import main as ablations_report
 from bench.data.predictions import CALIBRATION, VAL, read_split, write_predictions
 from bench.errors import UserError
 from bench.metrics.presence import Labelled, choose_threshold, metrics_at
+from bench.stages.cards import main as cards
 from bench.stages.data_report import main as data_report
 from bench.stages.presence_report import main as presence_report
 from bench.stages.report import main as report
@@ -44,11 +45,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "reports" / other / "README.md").write_text("# The page of another stage\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for stage in (report, presence_report, ablations_report, data_report, runs_report, main):
+        for stage in (report, presence_report, ablations_report, data_report, runs_report, cards, main):
             stage("demo")
         shutil.copytree(root / "reports", root / "first")
         (root / "reports/demo/html/gone.html").write_text("of a run that is no longer declared")
-        for stage in (data_report, runs_report, main):
+        for stage in (data_report, runs_report, cards, main):
             stage("demo")
     return root
 
@@ -76,10 +77,12 @@ def html_files(project: Path) -> list[Path]:
 
 def test_there_is_a_page_for_every_page_and_run(project: Path) -> None:
     found = {file.relative_to(project / "reports").as_posix() for file in html_files(project)}
-    names = ("systems", "presence", "pose_scores", "truncation", "errors", "ablations", "data", "runs", "architectures")
-    runs = [file.parent.name for file in (project / "reports/demo/runs").glob("*/README.md")]
+    names = ["systems", "presence", "pose_scores", "truncation", "errors", "ablations", "data", "runs", "cards"]
+    runs = [f"runs/{file.parent.name}" for file in (project / "reports/demo/runs").glob("*/README.md")]
     assert len(runs) > 4
-    assert found == {"index.html", *(f"demo/html/{n}.html" for n in names), *(f"demo/html/runs/{r}.html" for r in runs)}
+    systems = [f"cards/{PARENT}-0", "cards/hrnet-0"]
+    pages = [*names, "architectures", *runs, *systems]
+    assert found == {"index.html", *(f"demo/html/{name}.html" for name in pages)}
 
 
 def test_two_runs_give_the_same_bytes(project: Path) -> None:
@@ -189,6 +192,14 @@ def test_a_run_has_its_parameters_and_its_origin(project: Path) -> None:
     page = re.sub(" +", " ", (project / f"reports/demo/runs/{PARENT}-0/README.md").read_text())
     for text in ("| train | optim.lr | 0.0005 |", "| train | codec | udp |", "- data sha256: ", "![Training curves"):
         assert text in page
+
+
+def test_a_run_of_a_system_leads_to_its_card_and_back(project: Path) -> None:
+    run = Links(project / f"reports/demo/html/runs/{PARENT}-0.html").hrefs
+    card = Links(project / f"reports/demo/html/cards/{PARENT}-0.html").hrefs
+    assert f"../cards/{PARENT}-0.html" in run
+    assert {f"../runs/{PARENT}-0.html", "../cards.html", "../systems.html", "../presence.html"} <= set(card)
+    assert not [href for href in Links(project / "reports/demo/html/runs/dropout_0-0.html").hrefs if "cards/" in href]
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Copied:
 
 PAGES = {
     "report", "errors", "presence_report", "pose_scores_report", "stress_report", "dependency_report", "ablations",
-    "data_report", "runs_report", "site",
+    "data_report", "runs_report", "cards", "site",
 }  # fmt: skip
 WITH_TABLES = PAGES - {"site"} | {"architectures"}
 EVERY_PAGE = WITH_TABLES | {"site"}
@@ -90,11 +90,11 @@ EVERY_PAGE = WITH_TABLES | {"site"}
     ("file", "stale"),
     [
         # Rows are named by its metrics.
-        ("bench/metrics/presence.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
+        ("bench/metrics/presence.py", {"evaluate", "presence", "pose_scores", "card"} | EVERY_PAGE),
         ("bench/metrics/bootstrap.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
         (
             "bench/metrics/oks.py",
-            {"train", "evaluate", "presence", "pose_scores", "stress", "dependency"} | EVERY_PAGE,
+            {"train", "evaluate", "presence", "pose_scores", "stress", "dependency", "card"} | EVERY_PAGE,
         ),  # the best epoch is that of the highest AP
         ("bench/metrics/strata.py", {"errors"}),
         ("bench/metrics/faithfulness.py", {"dependency", "dependency_report"}),
@@ -118,6 +118,7 @@ EVERY_PAGE = WITH_TABLES | {"site"}
                 "presence_report",
                 "pose_scores",
                 "floors",
+                "card",
                 "stress",
                 "stress_report",
                 "dependency",
@@ -137,7 +138,9 @@ EVERY_PAGE = WITH_TABLES | {"site"}
         ("bench/reporting/results.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
         ("bench/reporting/tables.py", WITH_TABLES),
         ("bench/published.py", WITH_TABLES),
-        ("bench/reporting/rows.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
+        ("bench/reporting/rows.py", {"evaluate", "presence", "pose_scores", "card"} | EVERY_PAGE),
+        ("bench/reporting/model_card.py", {"card", "cards"}),
+        ("bench/reporting/hub_card.py", set()),
         ("bench/reporting/html.py", {"site"}),
         ("bench/reporting/explorer.py", {"site"}),
         ("bench/reporting/findings.py", {"report"}),
@@ -163,7 +166,7 @@ def test_the_packages_are_ours() -> None:
 
 def test_light_packages_do_not_need_torch() -> None:
     """Their modules are imported by stages that must start fast."""
-    light = [STAGE_MODULES[stage] for stage in ("prepare", "evaluate", *sorted(PAGES))]
+    light = [STAGE_MODULES[stage] for stage in ("prepare", "evaluate", "card", *sorted(PAGES))]
     for module in ("bench.stages.resolve", *light):
         for file in import_closure(module):
             tree = ast.parse(file.read_text())

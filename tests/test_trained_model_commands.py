@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from bench.data.hashing import sha256_of
 from bench.data.predictions import VAL, read_split
 from bench.inference.exported import Answer
 from bench.inference.scoring import person_scores
-from bench.reporting.model_card import TrainedOn, write_card
+from bench.reporting.hub_card import write_card
+from bench.reporting.model_card import Card, TrainedOn, card_page
 from bench.reporting.rows import read_row
+from bench.stages import card as card_stage
 from bench.stages.command import run_command
-from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated
-from bench.stages.files import RunFiles, manifest_file
+from bench.stages.evaluated_run import find_run, open_evaluated
+from bench.stages.files import RunFiles, manifest_file, read_model
 from bench.stages.run_model import read_manifest
+from bench.stages.run_record import card_of, open_record
 from tests.data.test_boxes import turn, write_image
 from tests.evaluated_project import PROFILE, evaluated_project
 
@@ -269,11 +273,12 @@ def test_the_numbers_of_a_card_are_those_of_the_row(files: RunFiles, call: Run, 
 
 def test_a_card_says_whose_people_and_weights_they_are(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    card = export_hub.card_of(open_evaluated(HEAD))
-    data = card.row.data.model_copy(update={"source": "coco", "name": "COCO val2017"})
-    protocol = card.row.protocol.model_copy(update={"init": "models/published/a.pth (mmpose)"})
-    row = card.row.model_copy(update={"data": data, "protocol": protocol})
-    said = write_card(card._replace(row=row, licence="other", trained_on=TrainedOn(train=0, calibration=6)))
+    record = open_record(HEAD)
+    data = record.row.data.model_copy(update={"source": "coco", "name": "COCO val2017"})
+    protocol = record.row.protocol.model_copy(update={"init": "models/published/a.pth (mmpose)"})
+    row = record.row.model_copy(update={"data": data, "protocol": protocol})
+    changed = {"licence": "other", "trained_on": TrainedOn(train=0, calibration=6)}
+    said = write_card(row, card_of(record).model_copy(update=changed))
     assert "drawn" not in said.partition("## Provenance")[0]
     for part in (
         "license: other",
@@ -282,6 +287,37 @@ def test_a_card_says_whose_people_and_weights_they_are(project: Path, monkeypatc
         "That of the authors of the published weights.",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize("files", RUNS, ids=lambda files: files.run)
+def test_the_card_of_the_reports_is_that_of_the_folder(
+    files: RunFiles, call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(export_hub.main, tmp_path / "hub", "--run", files.name)  # in the project's folder, as what follows
+    card_stage.main(PROFILE, files.run, files.seed)
+    written = ModelCard.load(tmp_path / "hub" / "README.md").text.splitlines()
+    page = card_page(read_row(files.row), read_model(files.card, Card)).splitlines()
+    added = [line for line in page if line not in written]
+    assert [line for line in written if line not in page] == [
+        f"# {files.run}, seed 0, profile {PROFILE}",
+        "With the code of the suite (packages `models` and `bench`) on the path, in this folder:",
+        *(line for line in written if line.startswith("| code_revision |")),
+    ]
+    assert added[0] == f"# Model card: {files.run}, seed 0, profile {PROFILE}"
+    assert f"python -m bench.export_hub FOLDER --run {files.name} --profile {PROFILE}" in added
+    assert len(added) == 6
+    assert not [line for line in page if "---" in line and not line.startswith("|:--")]
+
+
+def test_a_card_counts_the_persons_that_a_run_was_trained_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    record = open_record(HEAD)
+    assert record.config.fitting is not None
+    fewer = record.config.model_copy(update={"fitting": record.config.fitting.model_copy(update={"num_persons": 5})})
+    published = record.config.model_copy(update={"fitting": None, "weights": "models/published/a.pth"})
+    cards = [card_of(replace(record, config=config)) for config in (record.config, fewer, published)]
+    assert [card.trained_on.train for card in cards] == [8, 5, 0]
+    assert [card.licence for card in cards] == ["Apache-2.0", "Apache-2.0", "other"]
 
 
 def test_a_folder_that_exists_is_kept(
@@ -299,4 +335,5 @@ def test_peaks_that_say_nothing_are_refused(project: Path, monkeypatch: pytest.M
     asked = open_evaluated(find_run(PROFILE, BARE.name))
     turned = asked.calibration._replace(score=-asked.calibration.score)
     with pytest.raises(ValueError, match=r"bare-0\.parquet: heatmap peaks .* nothing to read$"):
-        EvaluatedRun(asked.files, asked.row, asked.trained, turned).read_presence()
+        replace(asked, calibration=turned).read_presence()
+    assert card_of(replace(asked, calibration=turned)).presence is None  # a page says so, and the pipeline goes on

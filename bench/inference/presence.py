@@ -6,7 +6,7 @@ heatmaps, which Platt scaling turns into probabilities. Both are fitted on the c
 Letters: N persons, K keypoints.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,21 @@ from scipy.special import expit, logit
 from bench.data.geometry import Floats
 from bench.data.predictions import Split
 from bench.errors import UserError
-from bench.inference.predict import Predictions
 from bench.metrics.calibrators import Platt, Temperature, fit_platt, fit_temperature
+
+
+class NothingToReadError(UserError):
+    """Heatmap peaks that are no higher where a keypoint is there."""
+
+
+class Scored(Protocol):
+    """`Predictions`, or a `Split` of a predictions file."""
+
+    @property
+    def score(self) -> NDArray[np.floating]: ...  # (N, K) heatmap peak
+
+    @property
+    def presence_logits(self) -> NDArray[np.floating] | None: ...  # (N, K); None without a head
 
 
 class PresenceReading(NamedTuple):
@@ -37,7 +50,7 @@ class PresenceReading(NamedTuple):
         return np.asarray(expit(self.slope * score.astype(np.float64) + self.intercept))
 
 
-def presence_score(found: Predictions | Split) -> NDArray[np.floating]:
+def presence_score(found: Scored) -> NDArray[np.floating]:
     """What presence is read from, (N, K): logits of the head where there is one, else heatmap peaks."""
     return found.score if found.presence_logits is None else found.presence_logits
 
@@ -49,14 +62,15 @@ def read_presence(calibration: Split, threshold: float) -> PresenceReading:
     calibrators keep the order of scores, so the same keypoints are called present before and after.
 
     Raises:
-        UserError: nothing of the calibration split counts, or heatmap peaks are no higher where a keypoint is there.
+        UserError: nothing of the calibration split counts.
+        NothingToReadError: heatmap peaks are no higher where a keypoint is there.
     """
     labels = calibration.present, calibration.present_weight
     from_head = calibration.presence_logits is not None
     fit = fit_temperature if from_head else fit_platt
     slope, intercept = _line(fit(presence_score(calibration), *labels))
     if slope <= 0:
-        raise UserError(
+        raise NothingToReadError(
             "heatmap peaks of the calibration split are no higher where a keypoint is there: nothing to read"
         )
     score = logit(threshold) if from_head else threshold

@@ -1,9 +1,9 @@
-"""The card of a run's model for a model hub: every number from its row, with its interval."""
+"""The card of a run's model, one text for its folder and for the reports: every number from its row, with interval."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from pydantic import BaseModel, ConfigDict
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.presence import POLICIES
@@ -12,38 +12,44 @@ from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, Estimate, Row, Source,
 
 STATS = {"AP": "average precision by OKS", "AR": "average recall by OKS"}
 METRICS = {"F1": "F1 of presence", "AUROC": "AUROC of presence"}
+CALIBRATORS = {"temperature": "temperature scaling", "platt": "Platt scaling"}
+CHANGING = frozenset({"code_revision"})
+"""Of a run's origin, what a page leaves out: it must come out the same whenever it is made."""
 
 
-class TrainedOn(NamedTuple):
+class TrainedOn(BaseModel):
     """How much a run was fitted on: `train` its weights, `calibration` its epoch, threshold and probabilities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: int  # persons; 0 where the weights are a published file's
     calibration: int  # persons
 
 
-class Card(NamedTuple):
-    """What a card says of a run; `presence_facts` and `origin` as its `config.json` has them."""
+class Card(BaseModel):
+    """What a card says of a run beside its row; `presence` and `origin` as the `config.json` of its folder has them."""
 
-    row: Row
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     source: Source  # of presence
     trained_on: TrainedOn
     licence: str
-    presence_facts: Mapping[str, Any]
-    origin: Mapping[str, Any]
+    presence: dict[str, Any] | None  # None where the heatmap peaks give nothing to read
+    origin: dict[str, Any]
 
 
-def write_card(card: Card) -> str:
-    """README.md of the folder: its YAML header and text."""
-    row = card.row
-    header = ModelCardData(
-        license=card.licence.lower(),
-        library_name="pytorch",
-        pipeline_tag="keypoint-detection",
-        tags=["pose-estimation", "keypoint-presence", row.experiment],
-        model_name=f"{row.profile}/{row.experiment}-{row.seed}",
-        eval_results=list(_eval_results(card)),
-    )
-    text = render(
+def card_text(row: Row, card: Card) -> str:
+    """The card in the folder that holds the run's weights."""
+    return _render(row, card, card.origin, in_folder=True)
+
+
+def card_page(row: Row, card: Card) -> str:
+    """The card in the reports: it leads to the other pages, and says how to make the folder."""
+    return _render(row, card, {key: card.origin[key] for key in card.origin if key not in CHANGING}, in_folder=False)
+
+
+def _render(row: Row, card: Card, origin: Mapping[str, Any], *, in_folder: bool) -> str:
+    return render(
         TEMPLATE,
         name=escape(f"{row.experiment}, seed {row.seed}, profile {row.profile}"),
         row=row,
@@ -52,16 +58,24 @@ def write_card(card: Card) -> str:
         source=SOURCES[card.source],
         from_head=card.source == "presence_head",
         policy=POLICIES[row.protocol.policy].meaning,
-        numbers=list(_number_lines(card)),
+        numbers=list(_number_lines(row, card.source)),
         keypoints=", ".join(KEYPOINT_NAMES),
         start=_start(row.protocol.init),
-        formula=_formula(card.presence_facts),
-        facts=card.presence_facts,
-        origin=card.origin,
+        formula=_formula(card.presence) if card.presence else None,
+        calibrator=calibrator_of(card),
+        facts=card.presence,
+        peak=row.thresholds[card.source],
+        origin=origin,
         licence=card.licence,
         trained_on=card.trained_on,
+        in_folder=in_folder,
+        run=f"{row.experiment}-{row.seed}",
     )
-    return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}").content)
+
+
+def calibrator_of(card: Card) -> str | None:
+    """In words; None where there is nothing to read."""
+    return CALIBRATORS[card.presence["calibrator"]] if card.presence else None
 
 
 def _start(init: str) -> str:
@@ -76,29 +90,13 @@ def _formula(facts: Mapping[str, Any]) -> str:
     return f"sigmoid({facts['slope']:.6g} * s{intercept})"
 
 
-def _eval_results(card: Card) -> Iterator[EvalResult]:
-    data = card.row.data
-    names = {oks(stat): stat for stat in STATS} | {presence(card.source, metric): metric for metric in METRICS}
-    for key, name in names.items():
-        value = card.row.numbers[key].value
-        if value is not None:
-            yield EvalResult(
-                task_type="keypoint-detection",
-                dataset_type=data.source,
-                dataset_name=f"{data.name}, val split",
-                metric_type=name,
-                metric_name=(STATS | METRICS)[name],
-                metric_value=value,
-            )
-
-
-def _number_lines(card: Card) -> Iterator[Sequence[str]]:
+def _number_lines(row: Row, source: Source) -> Iterator[Sequence[str]]:
     """Name, value and interval of each number that the card shows, x 100."""
-    numbers = card.row.numbers
+    numbers = row.numbers
     for stat, name in STATS.items():
         yield name, _percent(numbers[oks(stat)])
     for metric, name in METRICS.items():
-        yield f"{name}, read from the {SOURCES[card.source]}", _percent(numbers[presence(card.source, metric)])
+        yield f"{name}, read from the {SOURCES[source]}", _percent(numbers[presence(source, metric)])
     yield "F1 of always saying present", _percent(numbers[presence(ALWAYS_PRESENT, "F1")])
 
 
@@ -110,7 +108,14 @@ def _percent(estimate: Estimate) -> str:
 
 
 TEMPLATE = """
+{% if in_folder %}
 # {{ name }}
+{% else %}
+# Model card: {{ name }}
+
+All [model cards](../README.md). The same run: [curves, parameters and all numbers](../../runs/{{ run }}/README.md); \
+beside the others: [systems](../../systems/README.md), [presence](../../presence/README.md).
+{% endif %}
 
 A top-down model of human pose, read with how likely it is that each keypoint is there at all. Of a person's box it
 gives {{ keypoints.count(",") + 1 }} heatmaps ({{ keypoints }})
@@ -167,15 +172,23 @@ scored by `{{ row.protocol.score_rule }}`, flip test {{ row.protocol.flip_test }
 
 ## Calibration
 
+{% if facts %}
 Presence is `{{ formula }}` of the {{ "logit" if from_head else "heatmap peak" }} s, by
-{{ "temperature" if from_head else "Platt" }} scaling, fitted on the calibration split. A keypoint is called present
+{{ calibrator }}, fitted on the calibration split. A keypoint is called present
 from {{ "%.4f" % facts.threshold }} on ({{ facts.threshold_rule }}). Both hold for the run's
 own flip test ({{ origin.flip_test }}) and crop ({{ origin.crop }}).
+{% else %}
+None: heatmap peaks of the calibration split are no higher where a keypoint is there, so that no probability can be read
+from them. A keypoint is called present where its peak is at least {{ "%.4f" % peak }} \
+({{ row.protocol.threshold_rule }}).
+{% endif %}
 
 ## Limits
 
 - One training, seed {{ row.seed }}: intervals cover the choice of test images, not the luck of a training.
+{% if facts %}
 - Probabilities hold where keypoints are as often absent as in the calibration split; elsewhere fit them anew.
+{% endif %}
 {% if drawn %}
 - Nothing is known of photographs.
 {% endif %}
@@ -183,7 +196,16 @@ own flip test ({{ origin.flip_test }}) and crop ({{ origin.crop }}).
 
 ## How to load
 
-With the code of the suite (packages `models` and `bench`) on the path, in this folder:
+{% if in_folder or facts %}
+{% if not in_folder %}
+Write the weights and this card to a folder:
+
+```sh
+python -m bench.export_hub FOLDER --run {{ run }} --profile {{ row.profile }}
+```
+
+{% endif %}
+With the code of the suite (packages `models` and `bench`) on the path, in {{ "this" if in_folder else "that" }} folder:
 
 ```python
 import json
@@ -198,6 +220,9 @@ normalises itself, and returns `heatmaps` and
 `presence_logits`. `preprocessor_config.json` says how a box becomes the input. Of `config.json`,
 `decode(heatmaps, Codec(**config["codec"]), config["decoding"])` from `bench.data.codec` makes keypoints in input
 pixels, and `presence` holds the calibration.
+{% else %}
+Not at all: `bench.export_hub` refuses a run of whose presence nothing can be read.
+{% endif %}
 
 ## Provenance
 

@@ -11,7 +11,7 @@ PACKAGES = ("models", "bench", "ablations")
 STAGES = (
     "prepare", "train", "predict", "evaluate", "floors", "presence", "pose_scores", "stress", "dependency", "report",
     "errors", "presence_report", "pose_scores_report", "stress_report", "dependency_report", "architectures",
-    "data_report", "runs_report", "site",
+    "data_report", "runs_report", "card", "cards", "site",
 )  # fmt: skip
 STAGE_MODULES = {**{stage: f"bench.stages.{stage}" for stage in STAGES}, "ablations": "ablations.report"}
 

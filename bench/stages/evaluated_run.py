@@ -1,54 +1,35 @@
-"""What the commands share that ask a run about new pictures or hand it on: the run, and what is known of it."""
+"""What the commands share that ask a run about new pictures or hand it on: the run, its model opened."""
 
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.data.coco import Person
-from bench.data.hashing import sha256_of
-from bench.data.predictions import CALIBRATION, Split, read_split
 from bench.errors import UserError
 from bench.inference.predict import Predictions
-from bench.inference.presence import PresenceReading, read_presence
-from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Source, load_rows
 from bench.stages.files import RunFiles
 from bench.stages.predict import EVERY_POLICY
 from bench.stages.run_model import TrainedRun, build_samples, open_run
+from bench.stages.run_record import RunRecord, open_record
 
-LICENCE, OTHER_LICENCE = "Apache-2.0", "other"
 UNSEEDED = 0  # nothing is drawn at random where nothing is augmented
 
 
-class EvaluatedRun(NamedTuple):
-    """A run with its checkpoint, its row, and its predictions of the calibration split under the row's policy."""
+@dataclass(frozen=True)
+class EvaluatedRun(RunRecord):
+    """A run with its record and its checkpoint."""
 
-    files: RunFiles
-    row: Row
     trained: TrainedRun
-    calibration: Split
 
     def ask(self, persons: Sequence[Person]) -> Predictions:
         """Predictions for persons, in their order, as stage predict makes them."""
         config, codec = self.trained.config, self.trained.codec
         return self.trained.predict(build_samples(config, codec, persons, EVERY_POLICY, None, UNSEEDED))
-
-    @property
-    def source(self) -> Source:
-        """What presence is read from: the head where there is one."""
-        return HEATMAP_PEAK if self.calibration.presence_logits is None else PRESENCE_HEAD
-
-    def read_presence(self) -> PresenceReading:
-        """Raises:
-        UserError: see `bench.inference.presence.read_presence`; the message names the run.
-        """
-        try:
-            return read_presence(self.calibration, self.row.thresholds[self.source])
-        except UserError as error:
-            raise UserError(f"{self.files.predictions}: {error}") from error
 
 
 def find_run(profile: str, name: str) -> RunFiles:
@@ -70,40 +51,7 @@ def open_evaluated(files: RunFiles) -> EvaluatedRun:
     """Raises:
     UserError: the row, the checkpoint or the predictions are missing, broken or another run's.
     """
-    [row] = load_rows(files.row.parents[1], [files.run], [files.seed])
-    calibration = read_split(files.predictions, CALIBRATION, row.protocol.policy)
-    return EvaluatedRun(files, row, open_run(files), calibration)
-
-
-def presence_facts(run: EvaluatedRun, reading: PresenceReading) -> dict[str, Any]:
-    """What a reader of calibrated presence must know."""
-    return {
-        "source": SOURCES[run.source],
-        "calibrator": reading.calibrator,
-        "slope": reading.slope,
-        "intercept": reading.intercept,
-        "fitted_on": "calibration split",
-        "policy": run.row.protocol.policy,
-        "threshold": reading.threshold,
-        "threshold_rule": run.row.protocol.threshold_rule,
-    }
-
-
-def origin(run: EvaluatedRun) -> dict[str, Any]:
-    """Where a run comes from."""
-    row = run.row
-    return {
-        "run": f"{row.profile}/{run.files.name}",
-        "checkpoint_sha256": sha256_of([run.files.checkpoint]),
-        "data": row.data.name,
-        "data_sha256": row.data.sha256,
-        "code_sha256": row.provenance.code_sha256,
-        "code_revision": row.provenance.code_revision,
-        "params_sha256": row.provenance.params_sha256,
-        "codec": row.protocol.codec,
-        "crop": row.protocol.crop,
-        "flip_test": row.protocol.flip_test,
-    }
+    return EvaluatedRun(**vars(open_record(files)), trained=open_run(files))
 
 
 def preprocessing(trained: TrainedRun) -> dict[str, Any]:
@@ -120,11 +68,6 @@ def preprocessing(trained: TrainedRun) -> dict[str, Any]:
         "mean": network.pixel_mean.flatten().tolist(),
         "std": network.pixel_std.flatten().tolist(),
     }
-
-
-def licence_of(run: EvaluatedRun) -> str:
-    """Of the weights, as an identifier of SPDX: the project's, or `other` where a published file is taken as it is."""
-    return OTHER_LICENCE if run.trained.config.weights else LICENCE
 
 
 @contextmanager

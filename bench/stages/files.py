@@ -105,6 +105,10 @@ class RunFiles(NamedTuple):
         return Path("runs", self.profile, "pose_scores", f"{self.name}.parquet")
 
     @property
+    def card(self) -> Path:
+        return Path("runs", self.profile, "cards", f"{self.name}.json")
+
+    @property
     def replicates(self) -> Path:
         return Path("runs", self.profile, "replicates", f"{self.name}.parquet")
 

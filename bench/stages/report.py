@@ -336,7 +336,8 @@ What the published architectures cost, counted and as published: [architectures]
 [Truncation: people cut away, left out or covered]({{ profile }}/truncation/README.md) ·
 [Ablations: one factor at a time]({{ profile }}/ablations/README.md) ·
 [Data: what the persons and their labels are]({{ profile }}/data/README.md) ·
-[Runs: curves, parameters and origin of each]({{ profile }}/runs/README.md)
+[Runs: curves, parameters and origin of each]({{ profile }}/runs/README.md) ·
+[Model cards: what each system is for, and how it is loaded]({{ profile }}/cards/README.md)
 
 {% endfor %}
 {% if missing %}

@@ -81,6 +81,7 @@ def write_plan(grid: Grid) -> None:
     parameters = {run: {"train": train.model_dump(mode="json")} | tested for run, train in runs.items()}
     parents = {factor.name: factor.parent for factor in grid.factors if not factor.retest}
     write_json(folder / "runs_report.json", shared | {"ablations": parents, "parameters": parameters})
+    write_json(folder / "cards.json", shared)
     site = {"profiles": grid.profiles, "runs": list(runs), "policy": grid.evaluate.presence_policy}
     write_json(folder / "site.json", shared | site)
 

@@ -70,6 +70,7 @@ def write_run(folder: Path, plan: RunsPlan, runs_dir: Path, row: Row) -> None:
         PAGE,
         name=markdown.escape(row.experiment),
         seed=row.seed,
+        folder=folder.name,
         profile=plan.profile,
         parent=markdown.escape(plan.ablations[row.experiment]) if row.experiment in plan.ablations else "",
         facts=markdown.one_line([row]),
@@ -172,7 +173,8 @@ An ablation: it varies one factor of {{ parent }}, see [ablations](../../ablatio
 {% else %}
 A system: it stands beside the others in [systems](../../systems/README.md), its [pictures
 too](../../systems/README.md#pictures); its worst errors of presence are in
-[presence](../../presence/README.md#the-worst-errors).
+[presence](../../presence/README.md#the-worst-errors). What it is for, and how it is loaded: its [model
+card](../../cards/{{ folder }}/README.md).
 {% endif %}
 
 ## Training

@@ -32,6 +32,7 @@ MENU = {
     "ablations": "Ablations",
     "data": "Data",
     "runs": "Runs",
+    "cards": "Model cards",
 }
 THRESHOLDS = "thresholds.png"
 
@@ -67,10 +68,10 @@ def main(profile: str) -> None:
 def pages_of(plan: SitePlan) -> list[Page]:
     """Every page, the index first, in the order of the menu."""
     profile = plan.profile
-    names = [RunFiles(profile, run, seed).name for run in plan.runs for seed in plan.seeds]
     runs = [
-        Page(f"{profile}/runs/{name}/README.md", f"{profile}/html/runs/{name}.html", name, in_menu=False)
-        for name in names
+        Page(f"{profile}/{kind}/{name}/README.md", f"{profile}/html/{kind}/{name}.html", name, in_menu=False)
+        for kind, declared in (("runs", plan.runs), ("cards", plan.systems))
+        for name in (RunFiles(profile, run, seed).name for run in declared for seed in plan.seeds)
     ]
     architectures = Page("architectures/README.md", f"{profile}/html/architectures.html", "Architectures")
     return [INDEX_PAGE, *menu_of(profile), architectures, *runs]
@@ -185,7 +186,8 @@ corrected. How to read the words: [systems]({{ profile }}/systems/README.md),
 ### On what data?
 
 [Data]({{ profile }}/data/README.md): persons, labels, sources and what is known to be wrong with them. Every run with
-its curves, parameters and origin: [runs]({{ profile }}/runs/README.md).
+its curves, parameters and origin: [runs]({{ profile }}/runs/README.md). What each system is for and how it is loaded:
+[model cards]({{ profile }}/cards/README.md).
 
 ### How to rerun
 

@@ -29,6 +29,7 @@ from bench.metrics.oks import Matches, match
 from bench.metrics.presence import MACRO, POOLED, VIEWS, Labelled, metrics_at, ranking
 from bench.metrics.presence_study import LOCALISED, Located, Splits, study, study_calibration, study_localisation
 from bench.metrics.presence_study import Source as ScoreSource
+from bench.reporting.model_card import Card, TrainedOn
 from bench.reporting.results import Result, write_matches, write_replicates
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
@@ -36,6 +37,7 @@ from bench.reporting.rows import (
     METRICS,
     PRESENCE_HEAD,
     PROTOCOL_VERSION,
+    SOURCES,
     DataCard,
     Estimate,
     Protocol,
@@ -221,6 +223,7 @@ def make_project(
     runs = [*systems, *(entry["name"] for entry in entries)]
     site = {**named, "profiles": ["demo", "laptop"], "runs": runs, "policy": "labelled"}
     write_json(root / "runs/demo/plan/site.json", site)
+    write_json(root / "runs/demo/plan/cards.json", named)
     parents = {entry["name"]: entry["parent"] for entry in entries}
     parameters = {run: {"train": {"optim": {"lr": 5e-4}, "codec": "udp"}} for run in runs}
     write_json(root / "runs/demo/plan/runs_report.json", {**named, "ablations": parents, "parameters": parameters})
@@ -228,7 +231,9 @@ def make_project(
         write_json(root / f"data/demo/{split}.json", manifest)
     for name in runs:
         for seed in seeds:
-            make_run(root / "runs/demo", manifest, name, seed, head=name not in SYSTEMS or name == PARENT)
+            row = make_run(root / "runs/demo", manifest, name, seed, head=name not in SYSTEMS or name == PARENT)
+            if name in systems:
+                write_json(root / f"runs/demo/cards/{name}-{seed}.json", make_card(row).model_dump())
             if name in systems and with_presence:
                 make_presence(root / "runs/demo", manifest, name, seed)
 
@@ -266,6 +271,24 @@ def make_run(
     run_file(runs_dir, "curves", name, seed).parent.mkdir(parents=True, exist_ok=True)
     curves.to_csv(run_file(runs_dir, "curves", name, seed), index=False)
     return row
+
+
+def make_card(row: Row, **changes: Any) -> Card:
+    """What stage card says of a row, calibrated by free invention; `changes` replace whole fields."""
+    source = PRESENCE_HEAD if PRESENCE_HEAD in row.thresholds else HEATMAP_PEAK
+    calibrator, slope, intercept = ("temperature", 1.25, 0.0) if source == PRESENCE_HEAD else ("platt", 5.0, -1.5)
+    presence = {
+        "source": SOURCES[source], "calibrator": calibrator, "slope": slope, "intercept": intercept,
+        "fitted_on": "calibration split", "policy": row.protocol.policy, "threshold": 0.5625,
+        "threshold_rule": row.protocol.threshold_rule,
+    }  # fmt: skip
+    origin = {
+        "run": f"{row.profile}/{row.experiment}-{row.seed}", "checkpoint_sha256": "e" * 64,
+        "code_revision": row.provenance.code_revision, "crop": row.protocol.crop, "flip_test": row.protocol.flip_test,
+    }  # fmt: skip
+    trained_on = TrainedOn(train=1500, calibration=300)
+    fields = {"source": source, "trained_on": trained_on, "licence": "Apache-2.0"}
+    return Card(**fields | {"presence": presence, "origin": origin} | changes)
 
 
 def make_presence(runs_dir: Path, manifest: dict[str, Any], name: str, seed: int = 0) -> None:
