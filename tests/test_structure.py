@@ -128,6 +128,7 @@ EVERY_PAGE = WITH_TABLES | {"site"}
         ),
         ("bench/data/synthetic/look.py", {"prepare"}),
         ("bench/training/losses.py", {"train"}),
+        ("bench/training/loggers.py", {"train"}),
         ("bench/inference/flip.py", {"train", "predict", "stress", "dependency"}),
         ("bench/data/truncated.py", {"stress"}),
         ("bench/data/truncation.py", {"stress", "stress_report"}),

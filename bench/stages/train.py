@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dvclive.live import Live
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 
 from bench.config import FitConfig, TrainConfig
 from bench.errors import UserError
@@ -16,6 +17,7 @@ from bench.stages.files import RunFiles, TrainingInfo, plan_dir, read_model, wri
 from bench.stages.fit_run import device_name, fit_run
 from bench.stages.run_model import build, build_codec, build_fabric
 from bench.training.checkpoint import save_checkpoint
+from bench.training.loggers import asked_loggers, open_loggers
 from bench.training.loop import Fit
 from models import PoseModel
 from models.cost import count_macs, count_parameters
@@ -24,6 +26,7 @@ from models.weights import WeightsError, load_weights
 
 def main(profile: str, run: str, seed: int) -> None:
     """Write checkpoint, training info, live curves and runs/<profile>/curves/<run>-<seed>.csv."""
+    loggers = asked_loggers()
     config = read_model(plan_dir(profile) / run / "train.json", TrainConfig)
     files = RunFiles(profile, run, seed)
     fabric = build_fabric(config.precision)
@@ -33,7 +36,9 @@ def main(profile: str, run: str, seed: int) -> None:
             source, model, result = take_published(config)
         else:
             source = None
-            model, result = fit_and_log(config, config.fitting, profile, seed, fabric, live)
+            asked = {"profile": profile, "run": run, "seed": seed} | config.model_dump(mode="json")
+            with open_loggers(loggers, f"{profile}/{files.name}", asked) as followers:
+                model, result = fit_and_log(config, config.fitting, profile, seed, fabric, live, followers)
     seconds = time.perf_counter() - start
     save_checkpoint(files.checkpoint, result.state, config.architecture.model_dump())
     write_curves(files.curves, result.history)
@@ -51,14 +56,22 @@ def main(profile: str, run: str, seed: int) -> None:
 
 
 def fit_and_log(
-    config: TrainConfig, fitting: FitConfig, profile: str, seed: int, fabric: Fabric, live: Live
+    config: TrainConfig,
+    fitting: FitConfig,
+    profile: str,
+    seed: int,
+    fabric: Fabric,
+    live: Live,
+    followers: Sequence[Logger],
 ) -> tuple[PoseModel, Fit]:
-    """Train, with live curves."""
+    """Train, with live curves; `followers` get every record too."""
 
     def log(record: dict[str, float]) -> None:
         for name, value in record.items():
             live.log_metric(name, value)
         live.next_step()  # type: ignore[no-untyped-call]
+        for follower in followers:
+            follower.log_metrics(record, step=int(record["epoch"]))
 
     return fit_run(config, fitting, profile, seed, fabric, log)
 
