@@ -236,7 +236,7 @@ def test_a_hub_folder_gives_the_run_again(
     recipe = card.text.partition("```python\n")[2].partition("```")[0]
     loaded: dict[str, Any] = {}
     exec(recipe, loaded)
-    assert recipe.count("\n") == 5
+    assert recipe.count("\n") == 6
     image = torch.randint(256, (2, 3, *asked.trained.config.input_size[::-1]), dtype=torch.uint8)
     with torch.no_grad():
         found, wanted = loaded["model"](image), asked.trained.network.eval()(image)

@@ -164,7 +164,7 @@ On {{ row.data.num_persons }} {{ people }} in {{ row.data.num_images }} images t
 scored by `{{ row.protocol.score_rule }}`, flip test {{ row.protocol.flip_test }}; x 100, with 95 % intervals
 ({{ row.protocol.intervals }}).
 
-| | % |
+| number | % |
 |:---|---:|
 {% for name, value in numbers %}
 | {{ name }} | {{ value }} |
@@ -211,6 +211,7 @@ With the code of the suite (packages `models` and `bench`) on the path, in {{ "t
 import json
 from safetensors.torch import load_file
 from models import build_model
+
 model = build_model(**json.load(open("config.json"))["build_model"]).eval()
 model.load_state_dict(load_file("model.safetensors"))
 ```
@@ -226,7 +227,7 @@ Not at all: `bench.export_hub` refuses a run of whose presence nothing can be re
 
 ## Provenance
 
-| | |
+| fact | value |
 |:---|:---|
 {% for key, value in origin.items() %}
 | {{ key }} | {{ value }} |
