@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from bench.config import TrainConfig
-from bench.data.keypoints import FLIP_PAIRS, KEYPOINT_NAMES, NUM_KEYPOINTS
+from bench.data.keypoints import FLIP_PAIRS, KEYPOINT_NAMES
 from bench.errors import UserError
 from bench.reporting.hub_card import write_card
 from bench.stages.command import run_command
 from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated, preprocessing, written_whole
 from bench.stages.files import json_text
+from bench.stages.run_model import build_arguments
 from bench.stages.run_record import card_of, licence_of, origin, presence_facts
 
 
@@ -48,7 +48,7 @@ def config_of(asked: EvaluatedRun) -> dict[str, Any]:
     codec, test = asked.trained.codec, asked.trained.test
     return {
         "model_type": "keypoint-presence",
-        "build_model": build_arguments(asked.trained.config),
+        "build_model": build_arguments(asked.trained.config, pretrained=False),
         "keypoint_names": list(KEYPOINT_NAMES),
         "flip_pairs": FLIP_PAIRS,
         "codec": codec._asdict(),
@@ -57,19 +57,6 @@ def config_of(asked: EvaluatedRun) -> dict[str, Any]:
         "presence": presence_facts(asked, asked.read_presence()),
         "origin": origin(asked),
         "licence": licence_of(asked),
-    }
-
-
-def build_arguments(config: TrainConfig) -> dict[str, Any]:
-    """Arguments of `models.build_model`, with no first weights."""
-    head = config.presence_head.model_dump(exclude_none=True) if config.presence_head else None
-    return {
-        **config.architecture.model_dump(),
-        "name": config.model,
-        "init": "random",
-        "input_size": config.input_size,
-        "num_keypoints": NUM_KEYPOINTS,
-        "presence_head": head,
     }
 
 

@@ -409,9 +409,9 @@ def test_initial_weights_are_loaded(path: str, pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("path", ["report.picture_persons", "report.picture_seed"])
-def test_pictures_are_in_the_plan_of_the_report(path: str, pipeline: Pipeline) -> None:
+def test_pictures_are_in_the_plans_of_the_pages_that_show_them(path: str, pipeline: Pipeline) -> None:
     """That the report obeys its plan is tested in tests/reporting."""
-    assert changed_plans(path, pipeline) == {"report.json"}
+    assert changed_plans(path, pipeline) == {"report.json", "dependency_report.json"}
 
 
 @pytest.mark.parametrize("path", ["evaluate.num_resamples", "evaluate.seed"])
@@ -419,9 +419,10 @@ def test_permutations_are_in_the_plan_of_every_page_that_compares(path: str, pip
     assert changed_plans(path, pipeline) >= {"report.json", "ablations.json", "run/evaluate.json"}
 
 
-@pytest.mark.parametrize("path", [path for path in PERTURBED if path.startswith("stress.")])
-def test_the_stress_test_is_in_the_plans_of_its_stage_and_page_alone(path: str, pipeline: Pipeline) -> None:
-    assert changed_plans(path, pipeline) == {"run/stress.json", "stress_report.json"}
+@pytest.mark.parametrize("path", [path for path in PERTURBED if path.startswith(("stress.", "dependency."))])
+def test_what_systems_are_asked_is_in_the_plans_of_its_stage_and_page_alone(path: str, pipeline: Pipeline) -> None:
+    section = path.split(".", maxsplit=1)[0]
+    assert changed_plans(path, pipeline) == {f"run/{section}.json", f"{section}_report.json"}
 
 
 def changed_plans(path: str, pipeline: Pipeline) -> set[str]:

@@ -77,10 +77,10 @@ def html_files(project: Path) -> list[Path]:
 
 def test_there_is_a_page_for_every_page_and_run(project: Path) -> None:
     found = {file.relative_to(project / "reports").as_posix() for file in html_files(project)}
-    names = ["systems", "presence", "pose_scores", "truncation", "errors", "ablations", "data", "runs", "cards"]
+    names = ["systems", "presence", "pose_scores", "truncation", "dependency", "errors", "ablations", "data", "runs"]
     runs = [f"runs/{file.parent.name}" for file in (project / "reports/demo/runs").glob("*/README.md")]
     assert len(runs) > 4
-    systems = [f"cards/{PARENT}-0", "cards/hrnet-0"]
+    systems = ["cards", f"cards/{PARENT}-0", "cards/hrnet-0"]
     pages = [*names, "architectures", *runs, *systems]
     assert found == {"index.html", *(f"demo/html/{name}.html" for name in pages)}
 

@@ -17,7 +17,7 @@ from bench.data.codec import Codec, decode
 from bench.data.dataset import Sample
 from bench.data.geometry import Floats, invert, warp_points
 from bench.inference.flip import flip_output, mean_output
-from bench.inference.statistics import HeatmapStatistics, heatmap_statistics
+from bench.inference.statistics import heatmap_statistics
 from models import PoseOutput
 
 
@@ -27,7 +27,7 @@ class Predictions(NamedTuple):
     keypoints: Floats  # (N, K, 2) image pixels
     score: NDArray[np.float32]  # (N, K) heatmap peak
     presence_logits: NDArray[np.float32] | None  # (N, K); None without a head
-    statistics: dict[str, NDArray[np.float32]]  # (N, K) each of `HeatmapStatistics`
+    statistics: dict[str, NDArray[np.float32]]  # (N, K) each of `HeatmapStatistics`; none where nobody asked
 
 
 def on_device(fabric: Fabric, loader: DataLoader[Sample]) -> Iterable[Sample]:
@@ -60,17 +60,19 @@ def _in_full_precision(output: PoseOutput) -> PoseOutput:
     )
 
 
-def decode_batch(batch: Sample, output: PoseOutput, codec: Codec, decoding: str) -> Predictions:
+def decode_batch(
+    batch: Sample, output: PoseOutput, codec: Codec, decoding: str, *, statistics: bool = False
+) -> Predictions:
     """Heatmaps to keypoints in image pixels, by a decoding of `bench.data.codec.decode`, and to their statistics."""
     decoded = decode(output.heatmaps, codec, decoding)
     keypoints_input = decoded.keypoints_input.double().cpu().numpy()
     logits = output.presence_logits
-    statistics = heatmap_statistics(output.heatmaps)
+    found = heatmap_statistics(output.heatmaps)._asdict() if statistics else {}
     return Predictions(
         keypoints=warp_points(keypoints_input, invert(batch.matrix.cpu().numpy())),
         score=decoded.score.cpu().numpy(),
         presence_logits=None if logits is None else logits.cpu().numpy(),
-        statistics={name: values.cpu().numpy() for name, values in statistics._asdict().items()},
+        statistics={name: values.cpu().numpy() for name, values in found.items()},
     )
 
 
@@ -81,13 +83,11 @@ def concatenate(parts: list[Predictions]) -> Predictions:
         keypoints=np.concatenate([part.keypoints for part in parts]),
         score=np.concatenate([part.score for part in parts]),
         presence_logits=np.concatenate(logits) if logits else None,
-        statistics={
-            name: np.concatenate([part.statistics[name] for part in parts]) for name in HeatmapStatistics._fields
-        },
+        statistics={name: np.concatenate([part.statistics[name] for part in parts]) for name in parts[0].statistics},
     )
 
 
 def predict(model: nn.Module, loader: Iterable[Sample], codec: Codec, *, decoding: str, flip_test: bool) -> Predictions:
     """Predictions for every person of a loader, in its order."""
     outputs = run_model(model, loader, flip_test=flip_test, shift=codec.shift)
-    return concatenate([decode_batch(batch, output, codec, decoding) for batch, output in outputs])
+    return concatenate([decode_batch(batch, output, codec, decoding, statistics=True) for batch, output in outputs])

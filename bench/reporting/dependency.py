@@ -23,7 +23,7 @@ from bench.metrics.faithfulness import DELETION, FAITHFULNESS, INSERTION, MODES,
 from bench.reporting.figures import MARKERS, PALETTE, arrays, house_style, shared_legend
 from bench.reporting.markdown import escape
 from bench.reporting.pictures import caption, show
-from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family, trainings
 from bench.reporting.rows import Row, by_experiment, run_file
 from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, comparison_table, percent, verdict
 
@@ -78,7 +78,8 @@ def load_systems(runs_dir: Path, rows: Sequence[Row], num_resamples: int, seed: 
     image_ids = np.unique(next(iter(asked.values())).image_ids)
     counts = draw_resampling(len(image_ids), num_resamples, "percentile", np.random.default_rng(seed)).counts
     systems = []
-    for name, group in by_experiment(rows).items():
+    for name, repeated in by_experiment(rows).items():
+        group = trainings(repeated)
         own = [asked[name, row.seed] for row in group]
         tables = [_values(one, image_positions(image_ids, one.image_ids), counts) for one in own]
         replicates = np.stack([np.stack(list(table.values()), axis=1) for table in tables])

@@ -22,6 +22,7 @@ from bench.reporting.results import (
     check_same_images,
     compare_family,
     read_replicates,
+    trainings,
 )
 from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Source, by_experiment, run_file
 
@@ -92,11 +93,10 @@ def load_pose_scores(runs_dir: Path, rows: Sequence[Row]) -> list[PoseResult]:
         UserError: a file is missing or broken, seeds differ in their numbers, or nothing is known to be absent.
     """
     check_same_images(rows)
-    return [_load_system(runs_dir, name, group) for name, group in by_experiment(rows).items()]
+    return [_load_system(runs_dir, name, trainings(group)) for name, group in by_experiment(rows).items()]
 
 
 def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PoseResult:
-    rows = rows[:1] if all(row.best_epoch == 0 for row in rows) else rows  # no seed enters a published model
     files = [run_file(runs_dir, "pose_scores", name, row.seed) for row in rows]
     keys = _columns(files[0], f"pose_scores@{name}-{rows[0].seed}")
     tables = [read_replicates(file, row, keys, "pose_scores") for file, row in zip(files, rows, strict=True)]

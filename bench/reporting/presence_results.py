@@ -28,6 +28,7 @@ from bench.reporting.results import (
     compare_family,
     paired_difference,
     summarise,
+    trainings,
 )
 from bench.reporting.rows import Row, by_experiment, run_file
 
@@ -134,11 +135,10 @@ def load_presence(runs_dir: Path, rows: Sequence[Row]) -> list[PresenceResult]:
             images.
     """
     check_same_images(rows)
-    return [_load_system(runs_dir, name, group) for name, group in by_experiment(rows).items()]
+    return [_load_system(runs_dir, name, trainings(group)) for name, group in by_experiment(rows).items()]
 
 
 def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PresenceResult:
-    rows = rows[:1] if all(row.best_epoch == 0 for row in rows) else rows  # no seed enters a published model
     tables = [_by_name(_read(runs_dir, "presence", row, COLUMNS)) for row in rows]
     curves = [_read(runs_dir, "presence_curves", row, CURVE_COLUMNS) for row in rows]
     first = _read(runs_dir, "presence_replicates", rows[0], ())

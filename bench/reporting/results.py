@@ -108,7 +108,7 @@ def load_results(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], sta
     """
     rows = load_rows(runs_dir, names, seeds, stage)
     check_same_images(rows)
-    return [_load_result(runs_dir, name, _trainings(group), stage) for name, group in by_experiment(rows).items()]
+    return [_load_result(runs_dir, name, trainings(group), stage) for name, group in by_experiment(rows).items()]
 
 
 def check_same_images(rows: Sequence[Row]) -> None:
@@ -127,7 +127,7 @@ def check_same_images(rows: Sequence[Row]) -> None:
                 )
 
 
-def _trainings(rows: list[Row]) -> list[Row]:
+def trainings(rows: list[Row]) -> list[Row]:
     """But for the repetitions of a published model: no seed enters that."""
     return rows[:1] if all(row.best_epoch == 0 for row in rows) else rows
 

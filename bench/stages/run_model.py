@@ -1,7 +1,7 @@
 """What the stages share that build or open a run's model: it, its codec and its samples, from its parameters."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -25,16 +25,23 @@ def build(config: TrainConfig, *, pretrained: bool) -> PoseModel:
     Raises:
         UserError: the sizes do not fit each other, or the weights of `init` cannot be had or do not fit.
     """
-    sizes = config.architecture.model_dump()
-    if not pretrained:
-        sizes["init"] = "random"
-    head = config.presence_head.model_dump(exclude_none=True) if config.presence_head else None
     try:
-        return build_model(
-            config.model, input_size=config.input_size, num_keypoints=NUM_KEYPOINTS, presence_head=head, **sizes
-        )
+        return build_model(**build_arguments(config, pretrained=pretrained))
     except ValueError as error:  # weights too
         raise UserError(str(error)) from error
+
+
+def build_arguments(config: TrainConfig, *, pretrained: bool) -> dict[str, Any]:
+    """Arguments of `models.build_model`."""
+    head = config.presence_head.model_dump(exclude_none=True) if config.presence_head else None
+    sizes = config.architecture.model_dump() | ({} if pretrained else {"init": "random"})
+    return {
+        **sizes,
+        "name": config.model,
+        "input_size": config.input_size,
+        "num_keypoints": NUM_KEYPOINTS,
+        "presence_head": head,
+    }
 
 
 def build_codec(config: TrainConfig, model: PoseModel) -> Codec:
