@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri  # scipy.stats takes as long to import as all else
 
 from bench.errors import UserError
 
@@ -50,7 +50,7 @@ class Resampling(NamedTuple):
         whole, resampled, left_out = values[0], values[1 : 1 + self.num_resamples], values[1 + self.num_resamples :]
         if len(left_out):
             return [bca_interval(*column) for column in zip(whole, resampled.T, left_out.T, strict=True)]
-        return _percentile_intervals(whole, np.ascontiguousarray(resampled.T))
+        return percentile_intervals(whole, np.ascontiguousarray(resampled.T))
 
 
 def draw_resampling(num_images: int, num_resamples: int, method: Method, rng: np.random.Generator) -> Resampling:
@@ -78,8 +78,9 @@ def percentile_interval(value: float, resampled: Floats) -> Interval:
     return _quantile_interval(value, resampled, TAILS)
 
 
-def _percentile_intervals(values: Floats, resampled: Floats) -> list[Interval]:
-    """Of M statistics (M,) from their resamples (M, B): those that are defined in all of them at once."""
+def percentile_intervals(values: Floats, resampled: Floats) -> list[Interval]:
+    """`percentile_interval` of M statistics (M,) from their resamples (M, B): those that are defined in all of them at
+    once."""
     defined = ~(np.isnan(values) | np.isnan(resampled).any(axis=1))
     bounds = np.full((2, len(values)), np.nan)
     bounds[:, defined] = np.quantile(resampled[defined], TAILS, axis=1)
@@ -104,9 +105,9 @@ def bca_interval(value: float, resampled: Floats, left_out: Floats) -> Interval:
     acceleration = float((deviation**3).sum()) / (6 * spread**1.5)
     # The share below the value, half of the ties counted, kept from 0 and 1, where no correction is finite.
     below = ((defined < value).sum() + (defined == value).sum() / 2) / len(defined)
-    bias = norm.ppf(np.clip(below, 1 / (len(defined) + 1), len(defined) / (len(defined) + 1)))
-    z = bias + norm.ppf(TAILS)
-    low, high = norm.cdf(bias + z / (1 - acceleration * z))
+    bias = ndtri(np.clip(below, 1 / (len(defined) + 1), len(defined) / (len(defined) + 1)))
+    z = bias + ndtri(TAILS)
+    low, high = ndtr(bias + z / (1 - acceleration * z))
     return _quantile_interval(float(value), resampled, (float(low), float(high)))
 
 
@@ -151,7 +152,7 @@ def compare(first: Floats, second: Floats) -> Difference:
     resampled = difference[1:][~np.isnan(difference[1:])]
     one_side = min((resampled <= 0).sum(), (resampled >= 0).sum())
     p = min(1.0, 2 * (1 + float(one_side)) / (1 + len(resampled)))
-    reach = norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(POWER)
+    reach = ndtri((1 + CONFIDENCE) / 2) + ndtri(POWER)
     return Difference(interval, p, float(reach * resampled.std(ddof=1)))
 
 

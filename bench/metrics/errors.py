@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.data.geometry import Floats
 from bench.data.keypoints import flip_order
 from bench.data.people import Detections, People
-from bench.metrics.average_precision import Evaluation
+from bench.metrics.many_sets import ManySets
 from bench.metrics.oks import (
     HIT,
     RULES,
@@ -254,5 +254,4 @@ def error_costs(
 def _average_precisions(people: People, detections: Detections, counts: NDArray[np.number], rules: Rules) -> Floats:
     """AP (S,) of all people in every data set."""
     matches = match(people, detections, counts.shape[1], rules, everyone(people, detections))
-    evaluation = Evaluation(matches)
-    return np.array([evaluation.group_stats(row)[0, 0] for row in counts])
+    return ManySets(matches).group_stats_of(counts)[:, 0, 0]

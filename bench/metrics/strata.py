@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from bench.data.coco import reaches_border
 from bench.data.geometry import Floats
 from bench.data.people import Detections, People
-from bench.metrics.average_precision import Evaluation
 from bench.metrics.errors import FOUND
+from bench.metrics.many_sets import ManySets
 from bench.metrics.oks import RULES, Groups, Ints, Rules, ignored_people, match, pair_up, person_areas
 
 OVERLAP = 0.1
@@ -97,8 +97,7 @@ def strata(
     levels of a factor share out the people who count; `level_groups` says which detections count for which level.
     """
     groups = level_groups(people, detections, image_size, rules, factors)
-    evaluation = Evaluation(match(people, detections, len(image_size), rules, groups))
-    stats = np.stack([evaluation.group_stats(row) for row in counts])  # (S, A, 2)
+    stats = ManySets(match(people, detections, len(image_size), rules, groups)).group_stats_of(counts)  # (S, A, 2)
     names = [(name, level) for name, factor in factors.items() for level in factor.levels]
     return {
         name: Stratum(int(members.sum()), stats[:, a])

@@ -27,6 +27,7 @@ from bench.reporting.results import (
     check_same_images,
     compare_family,
     paired_difference,
+    pool_columns,
     summarise,
     trainings,
 )
@@ -62,11 +63,14 @@ EVERY_SYSTEM = "every system"
 
 
 class PresenceResult(NamedTuple):
-    """One system. `result` has the numbers that come with replicates, `tables` and `curves` one frame per seed."""
+    """One system. `result` has the numbers that come with replicates, `pooled` the same over its seeds; `tables` and
+    `curves` have one frame per seed."""
 
     result: Result
+    pooled: dict[str, Summary]
     tables: list[pd.DataFrame]  # E, by the name of the number: value, low, high
     curves: list[pd.DataFrame]  # E
+    policies: list[str]  # those of which there are numbers, in the order of `POLICIES`
 
     @property
     def name(self) -> str:
@@ -79,12 +83,6 @@ class PresenceResult(NamedTuple):
     @property
     def num_resamples(self) -> int:
         return self.result.replicates.shape[1] - 1
-
-    @property
-    def policies(self) -> list[str]:
-        """Those of which there are numbers, in the order of `POLICIES`."""
-        found = {name.split("/")[0] for name in self.tables[0].index}
-        return [policy for policy in POLICIES if policy in found]
 
     @property
     def main_source(self) -> str:
@@ -103,8 +101,8 @@ class PresenceResult(NamedTuple):
     def number(self, name: str) -> Summary:
         """Of one seed, or pooled; a number of one keypoint has no replicates, so with several seeds it is their mean,
         with bounds that span the intervals of all."""
-        if name in self.result.keys:
-            return self.result.pooled(name)
+        if name in self.pooled:
+            return self.pooled[name]
         if not self.has(name):
             return Summary(None, None, None, None, self.num_seeds)
         found = np.array([table.loc[name, ["value", "low", "high"]].to_numpy(dtype=float) for table in self.tables])
@@ -116,7 +114,7 @@ class PresenceResult(NamedTuple):
         UserError: no replicates of it.
         """
         name = key(policy, source, metric)
-        if name not in self.result.keys:
+        if name not in self.pooled:
             file = run_file(Path(), "presence_replicates", self.name, self.result.row.seed)
             raise UserError(f"{file}: column {name!r} is missing: run `dvc repro presence@{file.stem}`")
         return Side(label, self.result, name)
@@ -143,8 +141,12 @@ def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PresenceResult:
     curves = [_read(runs_dir, "presence_curves", row, CURVE_COLUMNS) for row in rows]
     first = _read(runs_dir, "presence_replicates", rows[0], ())
     keys = list(first.columns)
-    replicates = [_read(runs_dir, "presence_replicates", row, keys)[keys].to_numpy(dtype=np.float64) for row in rows]
-    return PresenceResult(Result(name, rows, keys, np.stack(replicates), [], "presence"), tables, curves)
+    frames = [first, *(_read(runs_dir, "presence_replicates", row, keys)[keys] for row in rows[1:])]
+    replicates = [frame.to_numpy(dtype=np.float64) for frame in frames]
+    result = Result(name, rows, keys, np.stack(replicates), [], "presence")
+    found = {number.split("/")[0] for number in tables[0].index}
+    policies = [policy for policy in POLICIES if policy in found]
+    return PresenceResult(result, pool_columns(keys, result.replicates), tables, curves, policies)
 
 
 COLUMNS = ("policy", "source", "rule", "view", "metric", "value", "low", "high")

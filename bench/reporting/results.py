@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 from bench.data.arrays import read_arrays, write_arrays
 from bench.data.parquet import write_parquet
 from bench.errors import UserError
-from bench.metrics.average_precision import STATS, OKSEvaluation, mix
+from bench.metrics.average_precision import STATS, mix
 from bench.metrics.bootstrap import (
     Difference,
     Interval,
     compare,
     holm,
     percentile_interval,
+    percentile_intervals,
     permutation_p,
     pool_seeds,
 )
+from bench.metrics.many_sets import ManySets
 from bench.metrics.oks import Matches
 from bench.reporting.rows import Row, by_experiment, load_rows, oks, run_file
 
@@ -92,12 +94,14 @@ def summarise(interval: Interval, num_seeds: int, sd: float | None = None) -> Su
 def pool_numbers(by_seed: Sequence[Values]) -> dict[str, Summary]:
     """The numbers of all training seeds together, with percentile intervals."""
     keys = list(by_seed[0])
-    values = np.stack([np.stack([seed[key] for key in keys], axis=1) for seed in by_seed])  # (E, S, M)
-    pooled = pool_seeds(values, np.random.default_rng(POOLING_SEED))
-    return {
-        key: summarise(percentile_interval(float(column[0]), column[1:]), len(by_seed))
-        for key, column in zip(keys, pooled.T, strict=True)
-    }
+    return pool_columns(keys, np.stack([np.stack([seed[key] for key in keys], axis=1) for seed in by_seed]))
+
+
+def pool_columns(keys: Sequence[str], values: Floats) -> dict[str, Summary]:
+    """The same from the numbers' values (E, S, M)."""
+    pooled = np.ascontiguousarray(pool_seeds(values, np.random.default_rng(POOLING_SEED)).T)  # (M, S)
+    intervals = percentile_intervals(pooled[:, 0], pooled[:, 1:])
+    return {key: summarise(interval, len(values)) for key, interval in zip(keys, intervals, strict=True)}
 
 
 def load_results(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], stage: str = "evaluate") -> list[Result]:
@@ -239,20 +243,25 @@ def compare_family(contrasts: Sequence[Contrast], num_permutations: int, seed: i
     OKS numbers of one training each are tested by a permutation of images between the two, from their stored matches;
     the others by the bootstrap (`Contrast.test`).
     """
-    permuted: dict[tuple[str, str], Floats] = {}
     differences = [paired_difference(contrast) for contrast in contrasts]
     p_values = np.array([difference.p for difference in differences])
-    for i, contrast in enumerate(contrasts):
-        if contrast.stat is None or contrast.test == "bootstrap":
-            continue
-        first, second = contrast.first.result, contrast.second.result
-        if (pair := (first.name, second.name)) not in permuted:
-            permuted[pair] = permutation_test(first, second, num_permutations, seed)
-        p_values[i] = permuted[pair][STATS.index(contrast.stat)]
+    for places in _permuted_together(contrasts):
+        stats = [str(contrasts[i].stat) for i in places]
+        first, second = contrasts[places[0]].first.result, contrasts[places[0]].second.result
+        p_values[places] = permutation_test(first, second, num_permutations, seed, stats)
     return [
         _comparison(contrast, difference, p, p_family)
         for contrast, difference, p, p_family in zip(contrasts, differences, p_values, holm(p_values), strict=True)
     ]
+
+
+def _permuted_together(contrasts: Sequence[Contrast]) -> list[list[int]]:
+    """Places of the contrasts that are tested by permutation, those of the same two results together."""
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for i, contrast in enumerate(contrasts):
+        if contrast.test == "permutation":
+            pairs.setdefault((contrast.first.result.name, contrast.second.result.name), []).append(i)
+    return list(pairs.values())
 
 
 def _comparison(contrast: Contrast, difference: Difference, p: float, p_family: float) -> Comparison:
@@ -279,16 +288,17 @@ def paired_difference(contrast: Contrast) -> Difference:
     return compare(np.zeros_like(pooled), pooled)
 
 
-def permutation_test(first: Result, second: Result, num_permutations: int, seed: int) -> Floats:
-    """p-values of the `STATS` of two trained models: how often they differ as much when they trade images by coin."""
-    mixed = OKSEvaluation(mix(first.matches(), second.matches()))
+def permutation_test(
+    first: Result, second: Result, num_permutations: int, seed: int, stats: Sequence[str] = STATS
+) -> Floats:
+    """p-values of some of the `STATS` of two trained models: how often they differ as much when they trade images by
+    coin."""
+    mixed = ManySets(mix(first.matches(), second.matches()))
     coins = np.random.default_rng(seed).integers(2, size=(num_permutations, first.row.data.num_images))
-
-    def difference(coin: NDArray[np.int64]) -> Floats:
-        traded, kept = (np.concatenate(sides) for sides in ([coin, 1 - coin], [1 - coin, coin]))
-        return mixed.stats_of(traded) - mixed.stats_of(kept)
-
-    return permutation_p(difference(np.zeros_like(coins[0])), np.stack([difference(coin) for coin in coins]))
+    coins = np.concatenate([np.zeros_like(coins[:1]), coins])  # nothing is traded, first
+    traded, kept = (mixed.stats_of_sets(stats, np.hstack(sides)) for sides in ([coins, 1 - coins], [1 - coins, coins]))
+    differences = traded - kept
+    return permutation_p(differences[0], differences[1:])
 
 
 def resolution_note(comparisons: Sequence[Comparison], num_resamples: int) -> str:
