@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
 
 from bench.errors import UserError
 
@@ -117,6 +116,8 @@ def fit_platt(score: Scores, present: NDArray[np.bool_], weight: Scores) -> Cali
 def fit_isotonic(score: Scores, present: NDArray[np.bool_], weight: Scores) -> Calibrator:
     """Isotonic regression on the score of all keypoints pooled (Zadrozny and Elkan 2002). Scores beyond those fitted on
     get the probability of the outermost ones, which often is 0 or 1: dear in NLL when wrong."""
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415  # slow, and pages fit none
+
     x, y, largest = _counted(score, present, weight)
     regression = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(x, y)
     return Isotonic(regression.X_thresholds_, regression.y_thresholds_, largest)

@@ -143,7 +143,9 @@ def swap_rates(
             shares[name] = np.divide(number, total, out=np.full(len(counts), np.nan), where=total > 0)
         return {**shares, "distance": _medians(landing.distance[:, keypoints][absent], pooled_image, counts)}
 
-    return [pool(slice(None)), *(pool(slice(k, k + 1)) for k in range(landing.absent.shape[1]))]
+    num_keypoints = landing.absent.shape[1]
+    pooled = pool(slice(None))
+    return [pooled, *(pool(slice(k, k + 1)) if num_keypoints > 1 else pooled for k in range(num_keypoints))]
 
 
 def _medians(values: Floats, image: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -151,11 +153,12 @@ def _medians(values: Floats, image: NDArray[np.integer], counts: NDArray[np.inte
     is_number = np.isfinite(values)
     values, image = values[is_number], image[is_number]
     order = np.argsort(values)
+    values, image = values[order], image[order]
     medians = np.full(len(counts), np.nan)
-    for i, times in enumerate(counts):
-        upto = np.cumsum(times[image[order]])
-        if len(upto) and upto[-1]:
-            medians[i] = values[order][np.searchsorted(upto, upto[-1] / 2)]
+    upto = np.cumsum(counts[:, image], axis=1)
+    taken = np.flatnonzero(upto[:, -1] if len(values) else np.zeros(0))
+    if len(taken):
+        medians[taken] = values[(upto[taken] < upto[taken, -1:] / 2).sum(axis=1)]
     return medians
 
 

@@ -157,8 +157,11 @@ def _rank_each(
     """`RANKING` (S, K + 1), pooled first, from `_by_level` of present and of absent keypoints."""
     times = counts.T.astype(np.float64)
     numbers = [(table @ times).reshape(-1, num_keypoints, len(counts)) for table in (present, absent)]  # (L, K, S) each
-    pooled = [np.concatenate([n.sum(axis=1, keepdims=True), n], axis=1).reshape(len(n), -1) for n in numbers]
-    return {name: values.reshape(-1, len(counts)).T for name, values in _rank(*pooled).items()}
+    if num_keypoints > 1:
+        numbers = [np.concatenate([n.sum(axis=1, keepdims=True), n], axis=1) for n in numbers]
+    found = _rank(*(n.reshape(len(n), -1) for n in numbers))
+    times_shown = 1 if num_keypoints > 1 else 2  # the only keypoint is all of them
+    return {name: np.tile(values.reshape(-1, len(counts)).T, times_shown) for name, values in found.items()}
 
 
 def _rank(present: Floats, absent: Floats) -> dict[str, Floats]:
