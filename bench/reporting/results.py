@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.data.arrays import read_arrays, write_arrays
 from bench.data.parquet import write_parquet
 from bench.errors import UserError
-from bench.metrics.average_precision import STATS, mix
+from bench.metrics.average_precision import mix
 from bench.metrics.bootstrap import (
     Difference,
     Interval,
@@ -27,6 +27,7 @@ from bench.metrics.bootstrap import (
 )
 from bench.metrics.many_sets import ManySets
 from bench.metrics.oks import Matches
+from bench.reporting.parallel import map_on_cores
 from bench.reporting.rows import Row, by_experiment, load_rows, oks, run_file
 
 Floats = NDArray[np.float64]
@@ -60,11 +61,6 @@ class Result(NamedTuple):
     def row(self) -> Row:
         """For what is the same for all seeds."""
         return self.rows[0]
-
-    def matches(self) -> Matches:
-        """Of its only training seed."""
-        (file,) = self.matches_files
-        return read_matches(file, self.stage)
 
     def number(self, key: str) -> Summary:
         """One number; undefined (None) as soon as it is so for one seed, or where the result does not have it."""
@@ -245,10 +241,13 @@ def compare_family(contrasts: Sequence[Contrast], num_permutations: int, seed: i
     """
     differences = [paired_difference(contrast) for contrast in contrasts]
     p_values = np.array([difference.p for difference in differences])
-    for places in _permuted_together(contrasts):
-        stats = [str(contrasts[i].stat) for i in places]
+    together = _permuted_together(contrasts)
+    trades = []
+    for places in together:
         first, second = contrasts[places[0]].first.result, contrasts[places[0]].second.result
-        p_values[places] = permutation_test(first, second, num_permutations, seed, stats)
+        trades.append(Trade.of(first, second, [str(contrasts[i].stat) for i in places], num_permutations, seed))
+    for places, found in zip(together, map_on_cores(permutation_test, trades), strict=True):
+        p_values[places] = found
     return [
         _comparison(contrast, difference, p, p_family)
         for contrast, difference, p, p_family in zip(contrasts, differences, p_values, holm(p_values), strict=True)
@@ -288,15 +287,31 @@ def paired_difference(contrast: Contrast) -> Difference:
     return compare(np.zeros_like(pooled), pooled)
 
 
-def permutation_test(
-    first: Result, second: Result, num_permutations: int, seed: int, stats: Sequence[str] = STATS
-) -> Floats:
-    """p-values of some of the `STATS` of two trained models: how often they differ as much when they trade images by
-    coin."""
-    mixed = ManySets(mix(first.matches(), second.matches()))
-    coins = np.random.default_rng(seed).integers(2, size=(num_permutations, first.row.data.num_images))
+class Trade(NamedTuple):
+    """A permutation test of two trained models: some of `STATS`, from the files of their matches, each with the stage
+    that writes it."""
+
+    matches: Sequence[tuple[Path, str]]  # of the first, of the second
+    stats: Sequence[str]
+    num_images: int
+    num_permutations: int
+    seed: int
+
+    @classmethod
+    def of(cls, first: Result, second: Result, stats: Sequence[str], num_permutations: int, seed: int) -> "Trade":
+        """Of results of one training seed each."""
+        matches = [(result.matches_files[0], result.stage) for result in (first, second)]
+        return cls(matches, stats, first.row.data.num_images, num_permutations, seed)
+
+
+def permutation_test(trade: Trade) -> Floats:
+    """p-values of the numbers: how often the two models differ as much when they trade images by coin."""
+    mixed = ManySets(mix(*(read_matches(*file) for file in trade.matches)))
+    coins = np.random.default_rng(trade.seed).integers(2, size=(trade.num_permutations, trade.num_images))
     coins = np.concatenate([np.zeros_like(coins[:1]), coins])  # nothing is traded, first
-    traded, kept = (mixed.stats_of_sets(stats, np.hstack(sides)) for sides in ([coins, 1 - coins], [1 - coins, coins]))
+    traded, kept = (
+        mixed.stats_of_sets(trade.stats, np.hstack(sides)) for sides in ([coins, 1 - coins], [1 - coins, coins])
+    )
     differences = traded - kept
     return permutation_p(differences[0], differences[1:])
 

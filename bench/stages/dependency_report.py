@@ -1,19 +1,22 @@
 """Stage dependency_report: the page of what keypoints depend on, and of whether the maps that say so are right."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from bench.config import DependencyParams
-from bench.data.coco import read_coco
+from bench.data.coco import CocoDict, read_coco
 from bench.data.dependencies import GRADIENT, LAST_LAYER, MAPS, NEARNESS, PRESENCE_GRADIENT, RANDOM, ROLLOUT
 from bench.data.predictions import VAL
 from bench.metrics.faithfulness import DELETION, MODES
 from bench.reporting import dependency as pages
 from bench.reporting import markdown, tables
 from bench.reporting.figures import save
+from bench.reporting.parallel import map_on_cores
 from bench.reporting.pictures import save_small
 from bench.reporting.results import resolution_note
 from bench.reporting.rows import Row, load_rows
@@ -73,14 +76,23 @@ def write_maps(
     folder: Path, plan: DependencyPlan, systems: Sequence[pages.System], rows: Sequence[Row]
 ) -> dict[str, str]:
     """A picture of every system's maps, of the same keypoints; file names by system."""
-    manifest = read_coco(manifest_file(plan.profile, VAL))
+    manifest, people = read_coco(manifest_file(plan.profile, VAL)), markdown.people_of(rows)
     chosen = pages.choose_questions(systems[0].asked, plan.pictures.num_persons, plan.pictures.seed)
-    people, names = markdown.people_of(rows), {}
-    for place, system in enumerate(systems):
-        names[system.name] = f"maps_{place + 1}.png"
-        figure = pages.draw_maps(system.asked, chosen, manifest, f"{system.name} on {people}")
-        save_small(figure, folder / names[system.name])
+    names = {system.name: f"maps_{place + 1}.png" for place, system in enumerate(systems)}
+    map_on_cores(partial(write_picture, folder, names, manifest, chosen, people), systems)
     return names
+
+
+def write_picture(
+    folder: Path,
+    names: dict[str, str],
+    manifest: CocoDict,
+    chosen: NDArray[np.int64],
+    people: str,
+    system: pages.System,
+) -> None:
+    figure = pages.draw_maps(system.asked, chosen, manifest, f"{system.name} on {people}")
+    save_small(figure, folder / names[system.name])
 
 
 def write_page(

@@ -1,6 +1,7 @@
 """Stage errors: the page of what is wrong with the poses of the systems of one profile."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from bench.reporting.diagnosis import (
     stratum,
 )
 from bench.reporting.figures import save
+from bench.reporting.parallel import map_on_cores
 from bench.reporting.results import Values
 from bench.reporting.rows import Row, load_rows
 from bench.stages.command import run_command
@@ -66,7 +68,7 @@ def main(profile: str) -> None:
     plan = read_model(plan_dir(profile) / "errors.json", ErrorsPlan)
     rows = load_rows(Path("runs", profile), plan.systems, plan.seeds)
     val = open_val(read_coco(manifest_file(profile, VAL)), plan.evaluate)
-    systems = [diagnose_system(plan, name, val) for name in plan.systems]
+    systems = map_on_cores(partial(diagnose_system, plan, val), plan.systems)
     folder = REPORTS / profile / "errors"
     markdown.fresh_folder(folder)
     write_page(folder, plan, systems, rows)
@@ -81,7 +83,7 @@ def open_val(manifest: CocoDict, params: EvaluateParams) -> Val:
     return Val(truth, image_size, draw_resampling(truth.num_images, params.num_resamples, "percentile", rng).counts)
 
 
-def diagnose_system(plan: ErrorsPlan, name: str, val: Val) -> Diagnosis:
+def diagnose_system(plan: ErrorsPlan, val: Val, name: str) -> Diagnosis:
     """All training seeds of a system."""
     runs = [diagnose_run(RunFiles(plan.profile, name, seed), plan.evaluate, val) for seed in plan.seeds]
     return pool(name, [values for values, _ in runs], runs[0][1])

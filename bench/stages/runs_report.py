@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.metrics.average_precision import STATS
 from bench.reporting import markdown, tables
 from bench.reporting.figures import draw_curves, save
+from bench.reporting.parallel import map_on_cores
 from bench.reporting.results import Summary
 from bench.reporting.rows import METRICS, SOURCES, Row, load_rows, oks, presence
 from bench.reporting.tables import Cell, Column, Table, percent
@@ -40,8 +42,7 @@ def main(profile: str) -> None:
     rows += load_rows(runs_dir, list(plan.ablations), plan.seeds, stage="evaluate_ablation")
     folder = REPORTS / profile / "runs"
     shutil.rmtree(folder, ignore_errors=True)  # what an earlier run generated
-    for row in rows:
-        write_run(folder / folder_of(row), plan, runs_dir, row)
+    map_on_cores(partial(write_run, folder, plan, runs_dir), rows)
     shown = runs_table(plan, rows)
     tables.write_csv(shown, folder)
     page = markdown.render(
@@ -58,8 +59,9 @@ def folder_of(row: Row) -> str:
     return RunFiles(row.profile, row.experiment, row.seed).name
 
 
-def write_run(folder: Path, plan: RunsPlan, runs_dir: Path, row: Row) -> None:
+def write_run(runs_folder: Path, plan: RunsPlan, runs_dir: Path, row: Row) -> None:
     """The page of one run."""
+    folder = runs_folder / folder_of(row)
     folder.mkdir(parents=True, exist_ok=True)
     people = markdown.people_of([row])
     parameters = parameters_table(row.experiment, plan.parameters[row.experiment])

@@ -1,6 +1,7 @@
 """Stage stress_report: the page of what truncation does to the systems of one profile, from their stress files."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from bench.metrics.hallucination import Landing, swap_distances, swap_rates
 from bench.metrics.presence import Labelled, metrics_at, ranking
 from bench.reporting import markdown, tables
 from bench.reporting.figures import save
+from bench.reporting.parallel import map_on_cores
 from bench.reporting.results import pool_numbers
 from bench.reporting.rows import ALWAYS_PRESENT, HEATMAP_PEAK, PRESENCE_HEAD, Row, Source, load_rows
 from bench.reporting.stress import (
@@ -89,7 +91,7 @@ def main(profile: str) -> None:
     """Write reports/<profile>/truncation."""
     plan = read_model(plan_dir(profile) / "stress_report.json", StressPlan)
     rows = load_rows(Path("runs", profile), plan.systems, plan.seeds)
-    runs = [measure_run(plan, row) for row in rows]
+    runs = map_on_cores(partial(measure_run, plan), rows)
     systems = [pool_system(name, rows, runs) for name in plan.systems]
     folder = REPORTS / profile / "truncation"
     markdown.fresh_folder(folder)

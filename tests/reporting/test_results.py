@@ -20,6 +20,7 @@ from bench.reporting.results import (
     Result,
     Side,
     Summary,
+    Trade,
     compare_family,
     load_results,
     paired_difference,
@@ -370,7 +371,7 @@ def test_missing_or_broken_matches_name_file_and_stage_in_one_line(
     (found,) = load_results(tmp_path / "demo", ["a"], [0], stage)
     message = rf"demo/matches/a-0\.npz: no readable matches \(.+\): run `dvc repro {stage}@a-0`$"
     with pytest.raises(UserError, match=message) as refused:
-        found.matches()
+        read_matches(found.matches_files[0], found.stage)
     assert "\n" not in str(refused.value)
 
 
@@ -446,9 +447,8 @@ def test_permutation_p_is_that_of_all_trades(num_images: int, tmp_path: Path) ->
     people, num = make_people(num_images), 1500
     errors = np.random.default_rng(num_images).uniform(2, 9, size=(2, num_images))
     a, b = (detect(people, error, seed) for seed, error in enumerate(errors))
-    found = permutation_test(
-        result_of_poses(tmp_path, "a", people, a), result_of_poses(tmp_path, "b", people, b), num, 0
-    )
+    first, second = result_of_poses(tmp_path, "a", people, a), result_of_poses(tmp_path, "b", people, b)
+    found = permutation_test(Trade.of(first, second, STATS, num, 0))
     wanted = exact_p(people, [a], [b])
     assert len(set(wanted)) > 3
     assert (np.abs(found - wanted) <= 4 * np.sqrt(wanted * (1 - wanted) / num) + 1 / num).all()
@@ -595,7 +595,7 @@ def test_seeds_that_disagree_are_no_finding_however_sure_the_images_are(tmp_path
     first = result_of_poses(tmp_path, "a", people, *[detect(people, 6.0, 0)] * 2)
     second = result_of_poses(tmp_path, "b", people, detect(people, 2.0, 1), detect(people, 7.5, 2))
     (comparison,) = compare_family([contrast(first, second, AP)], 999, 0)
-    assert permutation_test(only(first), only(second), 999, 0)[0] < 0.05  # of the first seed alone
+    assert permutation_test(Trade.of(only(first), only(second), ["AP"], 999, 0))[0] < 0.05  # of the first seed alone
     assert comparison.test == "bootstrap"
     assert comparison.p is not None and comparison.p > 0.05
     assert comparison.difference.low is not None and comparison.difference.low < 0
