@@ -16,8 +16,11 @@ repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
 test: $(LOCKED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile # one thread for each of the two
 
-perf: $(LOCKED) ## measure speed, as ratios
-	$(BIN)/python -m pytest tests/perf -s -o addopts="--import-mode=importlib --benchmark-only"
+perf: $(LOCKED) ## measure speed, as ratios: reports/performance.md
+	@mkdir -p runs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/perf -s \
+		-o addopts="--import-mode=importlib --benchmark-only --benchmark-json=runs/performance.json"; \
+	measured=$$?; $(BIN)/python -m bench.performance runs/performance.json && exit $$measured
 
 check: $(LOCKED) ## check params.yaml without running anything
 	@$(BIN)/python -m bench.stages.resolve --check

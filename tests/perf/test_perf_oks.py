@@ -23,7 +23,7 @@ from bench.metrics.bootstrap import draw_resampling
 from bench.metrics.oks import RULES, match
 from bench.score import REFERENCES, read_annotations, run_evaluator
 from tests.metrics.evaluators import Case, with_faster_coco_eval
-from tests.perf.rates import record_rate
+from tests.perf.rates import record_number, record_rate, record_ratios
 
 NUM_IMAGES, NUM_WITH_PEOPLE, NUM_PEOPLE, NUM_DETECTIONS, NUM_RESAMPLES = 5_000, 2_693, 6_267, 100_000, 2_000
 
@@ -115,8 +115,8 @@ def test_ten_numbers_of_arrays(benchmark: BenchmarkFixture, arrays: Arrays) -> N
     stats = benchmark(lambda: evaluate(*arrays).stats)
     assert 0.2 < stats["AP"] < 0.8
     record_rate(benchmark, "detections", NUM_DETECTIONS)
-    benchmark.extra_info["megabytes"] = megabytes(lambda: evaluate(*arrays).stats)
-    print(f"{benchmark.stats.stats.median:.2f} s, {benchmark.extra_info['megabytes']} MB")
+    record_number(benchmark, "seconds to ten numbers of 100,000 detections", benchmark.stats.stats.median, at_most=1)
+    record_number(benchmark, "MB to ten numbers of 100,000 detections", megabytes(lambda: evaluate(*arrays).stats))
 
 
 OTHERS: dict[str, Callable[[Case], NDArray[np.float64]]] = {
@@ -128,19 +128,20 @@ OTHERS: dict[str, Callable[[Case], NDArray[np.float64]]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_ten_numbers_of_files(benchmark: BenchmarkFixture, name: str, files: Files) -> None:
-    """Both read and parse the JSON; once each, as the others take their time."""
+    """Both read and parse the JSON, then from what is parsed; once each, as the others take their time."""
     pytest.importorskip(name)
     stats = benchmark.pedantic(lambda: evaluate(*read(files)).stats, rounds=3)
+    parsed_ours = read(files)
     start = time.process_time()
+    evaluate(*parsed_ours)
+    ours_alone, start = time.process_time() - start, time.process_time()
     coco, entries = (json.loads(file.read_text()) for file in (files.annotations, files.results))
     parsed = time.process_time()
     expected = OTHERS[name](Case(coco, entries))
-    theirs, mine = time.process_time() - start, benchmark.stats.stats.median
-    alone = time.process_time() - parsed
+    end = time.process_time()
     np.testing.assert_allclose(list(stats.values()), expected, rtol=0, atol=1e-9)
-    benchmark.extra_info[f"{name}_over_ours"] = round(theirs / mine, 1)
-    print(f"\n{benchmark.name}: {mine:.1f} s, {name} {theirs:.1f} s, {name}_over_ours {theirs / mine:.1f}")
-    print(f"of these {alone:.1f} s once the JSON is parsed")
+    record_ratios(benchmark, f"{name} over ours, from JSON", [(end - start) / benchmark.stats.stats.median])
+    record_ratios(benchmark, f"{name} over ours, once the JSON is parsed", [(end - parsed) / ours_alone])
 
 
 def test_ten_numbers_of_resamples(benchmark: BenchmarkFixture, arrays: Arrays) -> None:
@@ -151,5 +152,5 @@ def test_ten_numbers_of_resamples(benchmark: BenchmarkFixture, arrays: Arrays) -
     assert stats[1:, 0].min() < stats[0, 0] < stats[1:, 0].max()
     record_rate(benchmark, "resamples", NUM_RESAMPLES)
     memory = megabytes(lambda: np.stack([evaluate(*arrays).stats_of(counts) for counts in drawn[:5]]))
-    benchmark.extra_info["megabytes"] = memory
-    print(f"{benchmark.stats.stats.median:.1f} s for {NUM_RESAMPLES}, {memory} MB and {drawn.nbytes >> 20} MB of draws")
+    record_number(benchmark, "seconds for 2,000 resamples", benchmark.stats.stats.median, at_most=10)
+    record_number(benchmark, "GB for 2,000 resamples", memory / 1024 + drawn.nbytes / 2**30, at_most=2)
