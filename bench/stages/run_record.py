@@ -44,8 +44,8 @@ def open_record(files: RunFiles) -> RunRecord:
     """Raises:
     UserError: the plan, the row or the predictions are missing, broken or another run's.
     """
-    config = read_model(plan_dir(files.profile) / files.run / "train.json", TrainConfig)
     [row] = load_rows(files.row.parents[1], [files.run], [files.seed])
+    config = read_model(plan_dir(files.profile) / files.run / "train.json", TrainConfig)
     return RunRecord(files, config, row, read_split(files.predictions, CALIBRATION, row.protocol.policy))
 
 

@@ -5,18 +5,24 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.data.coco import CocoDict, persons_of
+from bench.data.dataset import PoseDataset
 from bench.data.geometry import Floats
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.data.people import Detections, People
 from bench.metrics.average_precision import OKSEvaluation
 from bench.metrics.oks import match
-from tests.perf.rates import record_number, record_scaling
+from bench.training.loop import Length
+from tests.perf.rates import record_number, record_scaling, seconds
 from tests.perf.test_perf_oks import megabytes
+from tests.training.toys import make_model, make_samples, train
 
 SIZES = (10_000, 100_000, 1_000_000)
 PER_IMAGE = 20  # detections
+REPEATS = (8, 32, 128)
 
 
 def draw(num_detections: int) -> tuple[People, Detections, int]:
@@ -62,6 +68,24 @@ def test_evaluation_against_detections(benchmark: BenchmarkFixture) -> None:
     record_scaling(benchmark, "MB of an evaluation", "detections", SIZES, memory)
     record_number(benchmark, "GB at 1,000,000 detections", memory[-1] / 1024, at_most=4)
     assert exponent < 1.2
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_training_against_persons(benchmark: BenchmarkFixture, drawn: CocoDict, num_threads: int) -> None:
+    """One epoch and its validation, on one core and on two."""
+    persons = persons_of(drawn)[:32]
+    torch.set_num_threads(num_threads)
+    times = []
+    for repeats in REPEATS:
+        train_set, calibration_set = make_samples(persons * repeats), make_samples(persons[:8])
+
+        def fit(train_set: PoseDataset = train_set, calibration_set: PoseDataset = calibration_set) -> object:
+            return train(make_model(embed_dim=128), train_set, calibration_set, drawn, length=Length(1, 16, 0))
+
+        times.append(seconds(fit))
+    benchmark.pedantic(fit, rounds=1)
+    sizes = [len(persons) * repeats for repeats in REPEATS]
+    record_scaling(benchmark, f"seconds of a training, {num_threads} threads", "persons", sizes, times)
 
 
 def process_seconds(run: Callable[[], object]) -> float:
