@@ -17,6 +17,8 @@ LOWER_BODY = np.arange(11, 17)  # hips to ankles
 MIN_KEYPOINTS_WHOLE = 9  # a body is halved only when more than 8 keypoints are labelled (HRNet)
 MIN_KEYPOINTS_HALF = 3
 HALF_BODY_PADDING = 1.5
+MAX_TURN = 2  # in `rotation`
+BELOW, ABOVE = ndtr(-1), ndtr(1)
 
 
 class Augmentation(Protocol):
@@ -59,25 +61,57 @@ def random_view(
     """
     coin_flip, coin_half, coin_upper, coin_rotation, coin_shift = rng.random(5)
     zoom, turn = rng.standard_normal(2)
-    offset = _truncated_normal(rng.random(2)) * augmentation.shift
+    places = rng.random(2)
     if coin_half < augmentation.half_body:
         view = _half_body_view(view, body, input_size, fit, upper=coin_upper < 0.5)
     shifted = coin_shift < augmentation.shift_probability
     rotated = coin_rotation < augmentation.rotation_probability
-    factor = 1 + augmentation.scale * float(np.clip(zoom, -1, 1))
+    factor = 1 + augmentation.scale * _clip(zoom, 1)
+    offset = _truncated_normal(places) * augmentation.shift if shifted and augmentation.shift else None
     return View(
-        center=view.center + offset * view.scale if shifted else view.center,
+        center=view.center if offset is None else view.center + offset * view.scale,
         scale=view.scale * factor,
-        rotation=augmentation.rotation * float(np.clip(turn, -2, 2)) if rotated else 0.0,
+        rotation=augmentation.rotation * _clip(turn, MAX_TURN) if rotated else 0.0,
         flip=bool(coin_flip < augmentation.flip),
         shown=None if view.shown is None else view.shown * factor,
     )
 
 
+def _clip(number: float, limit: float) -> float:
+    return float(min(max(number, -limit), limit))
+
+
 def _truncated_normal(uniform: Floats) -> Floats:
     """Standard normal numbers within [-1, 1] from uniform ones in [0, 1)."""
-    below: Floats = ndtri(ndtr(-1) + uniform * (ndtr(1) - ndtr(-1)))
+    below: Floats = ndtri(BELOW + uniform * (ABOVE - BELOW))
     return below
+
+
+def reachable(view: View, body: Body, augmentation: Augmentation, input_size: tuple[int, int], fit: str) -> Floats:
+    """Bounds (x0, y0, x1, y1) in image pixels, of all that the random neighbours of `view` can show.
+
+    Half bodies are reached by chance alone, so both halves count wherever one may be drawn.
+    """
+    views = [view]
+    if augmentation.half_body:
+        views += [_half_body_view(view, body, input_size, fit, upper=upper) for upper in (True, False)]
+    bounds = np.array([_reach(start, augmentation) for start in views])
+    return np.concatenate([bounds[:, :2].min(0), bounds[:, 2:].max(0)])
+
+
+def _reach(view: View, augmentation: Augmentation) -> Floats:
+    """Bounds (x0, y0, x1, y1) of a view in every zoom, turn and shift."""
+    width, height = view.scale * (1 + augmentation.scale) / 2
+    turn = np.deg2rad(MAX_TURN * augmentation.rotation) if augmentation.rotation_probability else 0.0
+    # A half side across is width * cos + height * sin of the turn, at most half the diagonal.
+    across, down = (
+        a * np.cos(t) + b * np.sin(t)
+        for a, b in ((width, height), (height, width))
+        for t in [min(turn, np.arctan2(b, a))]
+    )
+    shift = augmentation.shift * view.scale if augmentation.shift_probability else np.zeros(2)
+    half = np.array([across, down]) + shift
+    return np.concatenate([view.center - half, view.center + half])
 
 
 def _half_body_view(view: View, body: Body, input_size: tuple[int, int], fit: str, *, upper: bool) -> View:

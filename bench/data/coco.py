@@ -134,11 +134,9 @@ def is_scored(annotation: CocoDict) -> bool:
 
 def persons_of(manifest: CocoDict) -> list[Person]:
     """The scored persons of a manifest, in its order."""
-    image_files, image_sizes = _image_files(manifest), _image_sizes(manifest)
+    image_files, sizes = _image_files(manifest), image_sizes(manifest)
     return [
-        _person(a, image_files[a["image_id"]], image_sizes[a["image_id"]])
-        for a in manifest["annotations"]
-        if is_scored(a)
+        _person(a, image_files[a["image_id"]], sizes[a["image_id"]]) for a in manifest["annotations"] if is_scored(a)
     ]
 
 
@@ -154,7 +152,7 @@ def _image_files(manifest: CocoDict) -> dict[int, Path]:
     return {image["id"]: root / image["file_name"] for image in manifest["images"]}
 
 
-def _image_sizes(manifest: CocoDict) -> dict[int, tuple[int, int]]:
+def image_sizes(manifest: CocoDict) -> dict[int, tuple[int, int]]:
     """(w, h) by image id."""
     return {image["id"]: (image["width"], image["height"]) for image in manifest["images"]}
 

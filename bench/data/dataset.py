@@ -1,22 +1,25 @@
 """Persons as samples: the crop that a model sees and what is known of its keypoints.
 
 Targets are left to the device, in one batched step (`bench.training.losses`); models normalise pixels themselves.
-Letters: K keypoints, H W input height and width.
+Letters: B batch, K keypoints, H W input height and width.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.data.augment import Augmentation, Body, random_view
 from bench.data.coco import Person, read_image
-from bench.data.geometry import Crop, bbox_to_view, crop_matrix, in_shown, inside, warp_points, warp_view
-from bench.data.keypoints import flip_order
-from bench.data.presence import POLICIES
+from bench.data.crop_store import CropStore
+from bench.data.geometry import Crop, View, bbox_to_view, crop_matrix, in_shown, inside, warp_points, warp_view
+from bench.data.keypoints import NUM_KEYPOINTS, flip_order
+from bench.data.presence import POLICIES, Labels
 
 
 class Sample(NamedTuple):
@@ -31,58 +34,132 @@ class Sample(NamedTuple):
     person_index: Tensor  # () place in the list of persons
 
 
+Key = tuple[int, int]  # (epoch, index)
+
+
 class PoseDataset(Dataset[Sample]):
     """Samples of persons, by (epoch, index); the epoch only varies the random view.
 
-    Without `augmentation` the view is the padded box and the epoch has no effect.
+    Without `augmentation` the view is the padded box and the epoch has no effect. With a `store` of these persons under
+    this crop and augmentation, pixels come from there instead of from the image files.
     """
 
     def __init__(
-        self, persons: Sequence[Person], crop: Crop, policy: str, augmentation: Augmentation | None, seed: int
+        self,
+        persons: Sequence[Person],
+        crop: Crop,
+        policy: str,
+        augmentation: Augmentation | None,
+        seed: int,
+        store: CropStore | None = None,
     ) -> None:
         self.persons = persons
         self.crop = crop
         self.policy = POLICIES[policy]
         self.augmentation = augmentation
         self.seed = seed
+        self.store = store
+        self._keypoints = np.reshape([person.keypoints for person in persons], (-1, NUM_KEYPOINTS, 2))
+        self._labels = _stack([person.labels for person in persons])
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        person = self.persons[index]
-        input_size, visibility = self.crop.input_size, person.labels.visibility
-        view = bbox_to_view(person.bbox, input_size, self.crop.bbox_padding, self.crop.fit)
-        if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, epoch, index))
-            body = Body(person.keypoints, visibility > 0)
-            view = random_view(view, body, self.augmentation, input_size, self.crop.fit, rng)
-        matrix = crop_matrix(view, input_size, self.crop.aligned)
-        image = warp_view(read_image(person.image_file), view, matrix, input_size)
-        keypoints_input = warp_points(person.keypoints, matrix)
-        shown = in_shown(person.keypoints, view)
+    def __getitem__(self, key: Key) -> Sample:
+        return Sample(*(field[0] for field in self.__getitems__([key])))
+
+    def __getitems__(self, keys: Sequence[Key]) -> Sample:
+        """The collated samples of a batch: what is the same step for every person is taken for all at once."""
+        input_size, indices = self.crop.input_size, np.array([index for _, index in keys])
+        views = [self._view(epoch, index) for epoch, index in keys]
+        matrix = np.array([crop_matrix(view, input_size, self.crop.aligned) for view in views])  # (B, 2, 3)
+        image = torch.empty((len(keys), 3, *input_size[::-1]), dtype=torch.uint8)
+        for planes, view, own, index in zip(image.numpy(), views, matrix, indices.tolist(), strict=True):
+            _split(warp_view(self._image(index, view), view, own, input_size), planes)
+        keypoints, labels = self._keypoints[indices], _take(self._labels, indices)
+        keypoints_input = warp_points(keypoints, matrix)
+        shown = np.array([in_shown(points, view) for points, view in zip(keypoints, views, strict=True)])
         in_window = inside(keypoints_input, input_size) & shown
-        label = self.policy.label(person.labels, in_window)
+        label = self.policy.label(labels, in_window)
         # A random view may cut labelled keypoints away: the model cannot know them, so they do not count.
-        seen = (visibility == 0) | in_window | self.policy.reads_window
-        order = flip_order() if view.flip else slice(None)
+        seen = (labels.visibility == 0) | in_window | self.policy.reads_window
+        flipped = np.array([view.flip for view in views])
+        order = np.where(flipped[:, None], flip_order(), np.arange(NUM_KEYPOINTS))  # (B, K)
+        person = np.arange(len(keys))[:, None]
         return Sample(
-            image=torch.from_numpy(image).permute(2, 0, 1).contiguous(),
-            keypoints_input=torch.from_numpy(keypoints_input[order]).float(),
-            visibility=torch.tensor((visibility * shown)[order]),
-            present=torch.from_numpy(label.present[order]).float(),
-            present_weight=torch.from_numpy((label.present_weight * seen)[order]),
+            image=image,
+            keypoints_input=torch.from_numpy(keypoints_input[person, order]).float(),
+            visibility=torch.from_numpy((labels.visibility * shown)[person, order]),
+            present=torch.from_numpy(label.present[person, order]).float(),
+            present_weight=torch.from_numpy((label.present_weight * seen)[person, order]),
             matrix=torch.from_numpy(matrix),
-            person_index=torch.tensor(index),
+            person_index=torch.from_numpy(indices),
         )
+
+    def _view(self, epoch: int, index: int) -> View:
+        person, input_size = self.persons[index], self.crop.input_size
+        view = bbox_to_view(person.bbox, input_size, self.crop.bbox_padding, self.crop.fit)
+        if self.augmentation is None:
+            return view
+        rng = np.random.default_rng((self.seed, epoch, index))
+        body = Body(person.keypoints, person.labels.visibility > 0)
+        return random_view(view, body, self.augmentation, input_size, self.crop.fit, rng)
+
+    def _image(self, index: int, view: View) -> NDArray[np.uint8]:
+        if self.store is None:
+            return read_image(self.persons[index].image_file)
+        return self.store.image_for(index, view)
+
+
+def _split(image: NDArray[np.uint8], planes: NDArray[np.uint8]) -> None:
+    """Write the channels of (H, W, 3) into (3, H, W)."""
+    for channel, plane in enumerate(planes):
+        cv2.extractChannel(image, channel, dst=plane)
+
+
+def _stack(labels: Sequence[Labels]) -> Labels:
+    """Of all persons (N, K); the truth only where it is known of everybody."""
+    truths = [truth for one in labels if (truth := one.true_visibility) is not None]
+    return Labels(
+        visibility=np.reshape([one.visibility for one in labels], (-1, NUM_KEYPOINTS)).astype(np.int64),
+        true_visibility=np.reshape(truths, (-1, NUM_KEYPOINTS)) if len(truths) == len(labels) else None,
+        at_border=np.array([bool(one.at_border) for one in labels]),
+    )
+
+
+def _take(labels: Labels, indices: NDArray[np.int64]) -> Labels:
+    truth = labels.true_visibility
+    return Labels(labels.visibility[indices], None if truth is None else truth[indices], labels.at_border[indices])
 
 
 def shuffled_loader(dataset: PoseDataset, batch_size: int, num_workers: int, epoch: int) -> DataLoader[Sample]:
     """One epoch in seeded random order; the last, incomplete batch is left out."""
     order = np.random.default_rng((dataset.seed, epoch)).permutation(len(dataset.persons))
-    sampler = [(epoch, int(index)) for index in order]
-    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, drop_last=True)
+    return _loader(dataset, [(epoch, int(index)) for index in order], batch_size, num_workers, drop_last=True)
 
 
 def ordered_loader(dataset: PoseDataset, batch_size: int, num_workers: int) -> DataLoader[Sample]:
     """Every person once, in order, in the plain view."""
-    sampler = [(0, index) for index in range(len(dataset.persons))]
-    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers)
+    keys = [(0, index) for index in range(len(dataset.persons))]
+    return _loader(dataset, keys, batch_size, num_workers, drop_last=False)
+
+
+def _loader(
+    dataset: PoseDataset, keys: Sequence[Key], batch_size: int, num_workers: int, *, drop_last: bool
+) -> DataLoader[Sample]:
+    """A GPU copies from pinned memory while it computes.
+
+    Workers end with their epoch: one that stays would save the random number which the next start takes from torch, and
+    dropout would depend on who reads the images.
+    """
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=keys,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        drop_last=drop_last,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Collated by `PoseDataset.__getitems__` already, whatever the library's types say."""
+    return batch

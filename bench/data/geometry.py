@@ -67,14 +67,24 @@ FITS: dict[str, Callable[[View, float], View]] = {"extend": _extend, "letterbox"
 
 def crop_matrix(view: View, input_size: tuple[int, int], aligned: bool = True) -> Floats:
     """Affine map (2, 3) from image pixels to input pixels."""
-    extent = np.array(input_size) - (1.0 if aligned else 0.0)
-    zoom = extent / view.scale
+    less = 1.0 if aligned else 0.0
+    width, height = input_size[0] - less, input_size[1] - less
+    zoom_x, zoom_y = width / view.scale[0], height / view.scale[1]
+    mirrored = -zoom_x if view.flip else zoom_x
     angle = np.deg2rad(view.rotation)
-    rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    mirror = np.diag([-1.0, 1.0]) if view.flip else np.eye(2)
-    linear = np.diag(zoom) @ mirror @ rotate
-    shift = extent / 2 - linear @ view.center
-    return np.column_stack([linear, shift])
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array([[mirrored * cos, -mirrored * sin, width / 2], [zoom_y * sin, zoom_y * cos, height / 2]])
+    matrix[:, 2] -= matrix[:, :2] @ view.center
+    return matrix
+
+
+def bounds(view: View) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 in image pixels of what a view shows, turned as it is."""
+    angle = np.deg2rad(view.rotation)
+    cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
+    (x, y), (width, height) = view.center.tolist(), view.scale.tolist()
+    across, down = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
+    return x - across, y - down, x + across, y + down
 
 
 def invert(matrix: Floats) -> Floats:
