@@ -298,6 +298,7 @@ class TrainParams(Params):
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation needs two
     precision: Literal["32-true", "bf16-mixed"]
     num_workers: Annotated[int, Field(ge=0)]
+    crop_store: bool  # decode every image once, not in every epoch (`bench.data.crop_store`)
 
 
 class BaseParams(Params):
@@ -468,6 +469,7 @@ class FitConfig(Params):
     num_persons: Count | Literal["all"]
     epochs: Count
     batch_size: int
+    crop_store: bool
 
 
 class TrainConfig(Params):
@@ -519,6 +521,7 @@ class TrainConfig(Params):
             num_persons=base.train.num_persons,
             epochs=base.train.epochs,
             batch_size=base.train.batch_size,
+            crop_store=base.train.crop_store,
         )
 
     def weights_file(self) -> str | None:

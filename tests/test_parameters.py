@@ -45,7 +45,7 @@ SMALL = {
         "presence_head": {"type": "mlp", "hidden": 4},
         "augment": {"shift": 0.1, "half_body": 0.5},
         "optim": {"lr": 1e-2, "backbone_lr_factor": 0.5, "clip_norm": 0.05},
-        "train": {"epochs": 2, "batch_size": 2, "num_workers": 0},
+        "train": {"epochs": 2, "batch_size": 2, "num_workers": 0, "crop_store": False},
     },
     "test": {"batch_size": 4},
     "evaluate": {"num_resamples": 20},
@@ -54,7 +54,7 @@ SMALL = {
 }
 
 # Leaves that must not change any result: how fast, not what.
-NEUTRAL = {"base.train.num_workers", "test.batch_size"}
+NEUTRAL = {"base.train.num_workers", "base.train.crop_store", "test.batch_size"}
 
 # What each leaf is changed to.
 PERTURBED: Tree = {
@@ -136,6 +136,7 @@ PERTURBED: Tree = {
     "base.train.batch_size": 4,
     "base.train.precision": "bf16-mixed",
     "base.train.num_workers": 1,
+    "base.train.crop_store": True,
     "test.flip_test": False,
     "test.decoding": "argmax",
     "test.batch_size": 3,
@@ -304,8 +305,8 @@ def test_a_changed_leaf_changes_its_stage(path: str, pipeline: Pipeline) -> None
 
 
 @pytest.mark.slow
-def test_who_reads_the_images_does_not_matter(pipeline: Pipeline) -> None:
-    path = "base.train.num_workers"
+@pytest.mark.parametrize("path", ["base.train.num_workers", "base.train.crop_store"])
+def test_who_reads_the_images_does_not_matter(path: str, pipeline: Pipeline) -> None:
     assert pipeline.run({path: PERTURBED[path]}, until="base") == pipeline.run({}, until="base")
 
 

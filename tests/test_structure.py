@@ -130,6 +130,7 @@ EVERY_PAGE = WITH_TABLES | {"site"}
         ("bench/training/losses.py", {"train"}),
         ("bench/training/loggers.py", {"train"}),
         ("bench/inference/flip.py", {"train", "predict", "stress", "dependency"}),
+        ("bench/data/crop_store.py", {"train", "predict", "stress", "dependency"}),  # samples may come from it
         ("bench/data/truncated.py", {"stress"}),
         ("bench/data/truncation.py", {"stress", "stress_report"}),
         ("bench/metrics/hallucination.py", {"stress_report"}),

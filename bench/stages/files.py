@@ -41,6 +41,11 @@ def floors_file(profile: str) -> Path:
     return Path("runs", profile, "floors.parquet")
 
 
+def crops_dir(profile: str) -> Path:
+    """Stores of what trainings show, a cache: beside the data, which a stage writes anew as a whole."""
+    return Path("data", f"{profile}.crops")
+
+
 def drawn_dir(profile: str) -> Path:
     return Path("data", profile, "drawn")
 

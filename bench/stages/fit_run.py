@@ -8,9 +8,11 @@ import torch
 from lightning_fabric import Fabric
 
 from bench.config import FitConfig, TrainConfig
-from bench.data.coco import Person, persons_of
+from bench.data.coco import Person, image_sizes, persons_of
+from bench.data.crop_store import open_crop_store
 from bench.errors import UserError
-from bench.stages.run_model import build, build_codec, build_samples, read_manifest
+from bench.stages.files import crops_dir
+from bench.stages.run_model import build, build_codec, build_crop, build_samples, read_manifest
 from bench.training.loop import Fit, Length, Objective, fit
 from models import PoseModel
 
@@ -31,9 +33,13 @@ def fit_run(
     model = build(config, pretrained=True)
     model.freeze(fitting.optim.trainable_layers)
     codec, policy = build_codec(config, model), fitting.presence_policy
-    calibration = read_manifest(profile, "calibration")
-    train = some_persons(persons_of(read_manifest(profile, "train")), fitting.num_persons)
-    train_set = build_samples(config, codec, train, policy, fitting.augment, seed)
+    calibration, whole = read_manifest(profile, "calibration"), read_manifest(profile, "train")
+    train = some_persons(persons_of(whole), fitting.num_persons)
+    store = None
+    if fitting.crop_store:
+        crop = build_crop(config, codec)
+        store = open_crop_store(crops_dir(profile), train, image_sizes(whole), crop, fitting.augment)
+    train_set = build_samples(config, codec, train, policy, fitting.augment, seed, store)
     calibration_set = build_samples(config, codec, persons_of(calibration), policy, None, seed)
     length = Length(fitting.epochs, fitting.batch_size, config.num_workers)
     objective = Objective(codec, fitting.loss, fitting.optim, length)

@@ -9,6 +9,7 @@ from torch import nn
 from bench.config import AugmentParams, TestParams, TrainConfig
 from bench.data.coco import CocoDict, Person, read_coco
 from bench.data.codec import Codec
+from bench.data.crop_store import CropStore
 from bench.data.dataset import PoseDataset, ordered_loader
 from bench.data.geometry import Crop
 from bench.data.keypoints import NUM_KEYPOINTS
@@ -48,12 +49,21 @@ def build_codec(config: TrainConfig, model: PoseModel) -> Codec:
     return Codec(config.codec, config.input_size, model.heatmap_size, config.sigma)
 
 
+def build_crop(config: TrainConfig, codec: Codec) -> Crop:
+    return Crop(config.input_size, config.bbox_padding, config.fit, codec.aligned)
+
+
 def build_samples(
-    config: TrainConfig, codec: Codec, persons: Sequence[Person], policy: str, augment: AugmentParams | None, seed: int
+    config: TrainConfig,
+    codec: Codec,
+    persons: Sequence[Person],
+    policy: str,
+    augment: AugmentParams | None,
+    seed: int,
+    store: CropStore | None = None,
 ) -> PoseDataset:
     """Samples of persons, labelled by a policy; with random views where they are augmented."""
-    crop = Crop(config.input_size, config.bbox_padding, config.fit, codec.aligned)
-    return PoseDataset(persons, crop, policy, augment, seed)
+    return PoseDataset(persons, build_crop(config, codec), policy, augment, seed, store)
 
 
 def read_manifest(profile: str, name: str) -> CocoDict:
