@@ -116,15 +116,14 @@ class UncertaintySum(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.log_variances = nn.Parameter(torch.zeros(2))  # of heatmap and presence
-        self.register_buffer("is_set", torch.tensor(False))
-        self.is_set: Tensor
+        self.is_set = False  # no tensor: to read one at every step, a GPU would have to be waited for
 
     def forward(self, losses: Losses) -> Tensor:
         terms = torch.stack([losses.heatmap / 2, losses.presence])
         if not self.is_set:
             with torch.no_grad():
                 self.log_variances.copy_((2 * terms).clamp_min(torch.finfo(terms.dtype).tiny).log())
-                self.is_set.fill_(True)
+            self.is_set = True
         return ((-self.log_variances).exp() * terms + self.log_variances / 2).sum()
 
 

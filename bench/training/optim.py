@@ -57,7 +57,8 @@ def build_optimizer(model: PoseModel, recipe: Recipe, of_loss: Sequence[nn.Param
                 "weight_decay": recipe.weight_decay if decaying else 0.0,
             }
             for (scale, decaying), parameters in groups.items()
-        ]
+        ],
+        fused=True,  # one pass over all weights instead of one for each operation
     )
 
 

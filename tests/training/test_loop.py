@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -154,6 +155,29 @@ def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is(clip_norm: 
     assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
 
 
+@pytest.mark.parametrize("look_every", [1, 3, 100])
+@pytest.mark.parametrize(("place", "what"), [(0, "the loss is nan"), (3, "the norm of the gradients is nan")])
+def test_a_later_look_names_the_same_step(look_every: int, place: int, what: str) -> None:
+    """Step 4 of 7 is broken, and so are those after it, as the weights would be."""
+    steps = torch.arange(28.0).reshape(7, 4)
+    steps[3:, place] = torch.nan
+    watch = loop.Watch(2, look_every)
+    with pytest.raises(UserError, match=rf"^epoch 2, step 4: {what}"):
+        for step in steps:
+            watch.add(step)
+        watch.means()
+
+
+@pytest.mark.parametrize("look_every", [1, 3, 7, 100])
+def test_means_do_not_depend_on_when_one_looks(look_every: int) -> None:
+    steps, watch = torch.rand(7, 4), loop.Watch(1, look_every)
+    for step in steps:
+        watch.add(step)
+        assert len(watch.unseen) < look_every
+    wanted = [float(np.mean(column)) for column in steps.double().T[:3].numpy()]
+    assert list(watch.means().values()) == pytest.approx(wanted, rel=1e-12)
+
+
 @pytest.mark.parametrize(("clip_norm", "wanted"), [(None, [3, 4]), (10.0, [3, 4]), (1.0, [0.6, 0.8]), (2.5, [1.5, 2])])
 def test_gradients_are_clipped_to_their_norm_or_left_alone(clip_norm: float | None, wanted: list[float]) -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -165,7 +189,7 @@ def test_gradients_are_clipped_to_their_norm_or_left_alone(clip_norm: float | No
         fabric, wrapped, optimizer, build_schedule(optimizer.optimizer, recipe, 1), objective, FixedSum()
     )
     model.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert stepper.clip_gradients() == pytest.approx(5)
+    assert stepper.clip_gradients().item() == pytest.approx(5)
     assert model.weight.grad.tolist()[0] == pytest.approx(wanted, rel=1e-5)
 
 
