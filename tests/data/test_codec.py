@@ -28,6 +28,19 @@ NUM_PERSONS = 60
 Loop = Callable[[np.ndarray, int, int, int], tuple[float, float]]
 
 
+@pytest.mark.parametrize("shape", [(64, 48), (24, 16), (56, 40), (7, 5), (12, 1)])
+def test_peaks_are_the_first_of_the_highest(shape: tuple[int, int]) -> None:
+    """As torch's own search of a whole heatmap; of four values, many are the highest."""
+    codec = Codec("udp", (192, 256), (shape[1] if shape[1] > 1 else 2, shape[0]), 8.0)
+    heatmaps = torch.from_numpy(np.random.default_rng(0).integers(4, size=(3, 17, *shape))).float()
+    heatmaps[0] = 0
+    score, place = heatmaps.flatten(2).max(-1)
+    found = decode(heatmaps, codec, "argmax")
+    assert torch.equal(found.score, score)
+    wanted = torch.stack([place % shape[1], place // shape[1]], dim=-1) * stride_of(codec)
+    assert torch.equal(found.keypoints_input, wanted)
+
+
 def stride_of(codec: Codec) -> Tensor:
     return torch.tensor(codec.stride)
 
