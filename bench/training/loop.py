@@ -29,9 +29,8 @@ from models import PoseModel
 
 VALIDATION_DECODING = "codec"  # the choice of the epoch must not depend on what prediction is later asked for
 VALIDATION_SCORE_RULE = "box_keypoint"  # for models with and without presence alike
-LOOK_EVERY = (
-    32  # steps: a GPU that is asked at every one stands still meanwhile; so few lose seconds of a lost training
-)
+LOOK_EVERY = 32
+"""Steps. A GPU that is asked at every one stands still meanwhile; so few lose seconds of a lost training."""
 
 
 class Length(NamedTuple):
