@@ -257,8 +257,9 @@ test that a line names.
 {% if without_gpu %}
 ## On a GPU
 
-Not measured: no machine of this page has one. `python -m tests.perf.gpu` there says which share of a large matrix
-product's rate a training of ViT-B reaches, how long 6,000 persons and 8 epochs take, and whether the data keep up.
+Not measured: no machine of this page has one. `make perf` there (`tests/perf/test_perf_gpu.py`) says which share of a
+large matrix product's rate a training of ViT-B reaches, how long 6,000 persons and 8 epochs take, and whether the data
+keep up.
 {% endif %}
 """
 

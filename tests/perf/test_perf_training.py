@@ -1,17 +1,19 @@
 """What the presence head costs in a training step."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
 
 from bench.data.codec import Codec
 from bench.data.dataset import Sample
 from bench.training.losses import pose_loss
 from models import build_model
-from tests.perf.rates import record_rate, record_ratio
+from tests.perf.rates import record_number, record_rate, record_ratio, record_ratios
 
 BATCH_SIZE = 16
 INPUT_SIZE = (64, 96)
@@ -49,18 +51,18 @@ class Weights(NamedTuple):
     weighting: str = "fixed"
 
 
-def make_batch() -> Sample:
+def make_batch(batch_size: int = BATCH_SIZE, input_size: tuple[int, int] = INPUT_SIZE) -> Sample:
     generator = torch.Generator().manual_seed(0)
-    width, height = INPUT_SIZE
-    ones = torch.ones(BATCH_SIZE, 17)
+    width, height = input_size
+    ones = torch.ones(batch_size, 17)
     return Sample(
-        image=torch.randint(0, 256, (BATCH_SIZE, 3, height, width), dtype=torch.uint8, generator=generator),
-        keypoints_input=torch.rand(BATCH_SIZE, 17, 2, generator=generator) * torch.tensor([width, height]),
+        image=torch.randint(0, 256, (batch_size, 3, height, width), dtype=torch.uint8, generator=generator),
+        keypoints_input=torch.rand(batch_size, 17, 2, generator=generator) * torch.tensor([width, height]),
         visibility=2 * ones.long(),
         present=ones,
         present_weight=ones,
-        matrix=torch.zeros(BATCH_SIZE, 2, 3),
-        person_index=torch.arange(BATCH_SIZE),
+        matrix=torch.zeros(batch_size, 2, 3),
+        person_index=torch.arange(batch_size),
     )
 
 
@@ -90,3 +92,84 @@ def test_training_step_with_and_without_the_head(benchmark: BenchmarkFixture, na
     assert last < first  # it does train
     record_rate(benchmark, "persons", BATCH_SIZE)
     record_ratio(benchmark, "with_head_over_without", plain, asking)
+
+
+LARGE_SIZE, LARGE_BATCH, NUM_PAIRS = (192, 256), 2, 21
+VIT_B = {
+    "patch_size": 16,
+    "patch_padding": 2,
+    "embed_dim": 768,
+    "depth": 12,
+    "num_heads": 12,
+    "drop_path": 0.0,
+    "decoder": "classic",
+    "decoder_channels": 256,
+    "normalisation": "imagenet",
+    "init": "random",
+}
+DROPOUT = {"dropout": 0.4, "dropout_at": "hidden", "detach": False}
+LARGE_HEADS = {
+    "mlp_16": {"type": "mlp", "pool": 4, "hidden": 16},
+    "mlp": {"type": "mlp", "pool": 4, "hidden": 64},
+    "shared_mlp": {"type": "shared_mlp", "pool": 4, "hidden": 64},
+    "linear": {"type": "linear"},
+    "conv": {"type": "conv"},
+}
+SMALL_HEAD = "mlp_16"
+
+
+class LargeStep:
+    """ViT-B with a head or none, its optimiser and a batch."""
+
+    def __init__(self, head: dict[str, object] | None) -> None:
+        torch.manual_seed(0)
+        head = head and head | DROPOUT
+        self.model = build_model("vitpose", input_size=LARGE_SIZE, num_keypoints=17, presence_head=head, **VIT_B)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        self.codec = Codec("udp", LARGE_SIZE, self.model.heatmap_size, 8.0)
+        self.batch = make_batch(LARGE_BATCH, LARGE_SIZE)
+
+    def loss(self) -> Tensor:
+        return pose_loss(self.model(self.batch.image), self.batch, self.codec, Weights()).total
+
+    def seconds(self) -> float:
+        """Of one step, on the processor: other processes do not count."""
+        start = time.process_time()
+        self.loss().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return time.process_time() - start
+
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def bytes(self) -> int:
+        """What a step holds at its peak: what the backward pass needs, and weights, gradients and two moments."""
+        saved: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if not isinstance(tensor, nn.Parameter):
+                saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = self.loss()  # alive until all is counted, so that no storage has the place of another
+        assert loss.isfinite()
+        return sum(saved.values()) + 4 * 4 * self.num_parameters()
+
+
+@pytest.mark.parametrize("name", LARGE_HEADS)
+def test_what_a_head_costs_a_vit_b(benchmark: BenchmarkFixture, name: str) -> None:
+    """Parameters, memory and time of a step, each over those without a head; the small head has bars."""
+    plain, asking = LargeStep(None), LargeStep(LARGE_HEADS[name])
+    bars = name == SMALL_HEAD
+    benchmark.pedantic(asking.seconds, rounds=1, warmup_rounds=1)
+    plain.seconds()
+    over = f"ViT-B 192 x 256, head {name} over none"
+    parameters, memory = asking.num_parameters() / plain.num_parameters(), asking.bytes() / plain.bytes()
+    record_number(benchmark, f"{over}: parameters", parameters, at_most=1.01 if bars else None)
+    record_number(benchmark, f"{over}: memory of a step", memory, at_most=1.02 if bars else None)
+    pairs = [(asking.seconds(), plain.seconds()) for _ in range(NUM_PAIRS if bars else 3)]
+    ratios = [ours / other for ours, other in pairs]
+    record_ratios(benchmark, f"{over}: time of a step", ratios, at_most=1.01 if bars else None)
