@@ -217,18 +217,23 @@ def rates_table(record: Record) -> Table:
 
 
 def draw_scaling(record: Record) -> Figure | None:
-    """One panel per curve, both axes logarithmic; None where nothing was scaled."""
+    """One panel per curve, three a line, both axes logarithmic; None where nothing was scaled."""
     curves = list(curves_of(record))
     if not curves:
         return None
+    num_lines = -(-len(curves) // 3)
     with house_style():
-        figure = Figure(figsize=(max(3.4 * len(curves), 4.5), 3.2), layout="constrained")
-        for i, (ax, (what, curve, _)) in enumerate(
-            zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True)
-        ):
-            ax.loglog(curve["sizes"], curve["found"], marker=MARKERS[i % len(MARKERS)], color=PALETTE[i % len(PALETTE)])
-            ax.set(xlabel=curve["against"], title=f"{what}\n~ size^{curve['exponent']:.2f}")
-            ax.title.set_fontsize(8)
+        figure = Figure(figsize=(9.6, 0.4 + 2.7 * num_lines), layout="constrained")
+        axes = list(figure.subplots(num_lines, 3, squeeze=False).flat)
+        for ax, (what, curve, _) in zip(axes, curves, strict=False):
+            ax.loglog(curve["sizes"], curve["found"], marker=MARKERS[0], color=PALETTE[0])
+            ax.set_xticks(curve["sizes"], [f"{size:,}" for size in curve["sizes"]])
+            ax.set_yticks(curve["found"], [f"{found:.3g}" for found in curve["found"]])
+            ax.set_title(f"{what}\n~ {curve['against']}^{curve['exponent']:.2f}", fontsize=8)
+            ax.set_xlabel(curve["against"])
+            ax.minorticks_off()
+        for ax in axes[len(curves) :]:
+            ax.set_axis_off()
         return figure
 
 
