@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from bench.data.coco import CocoDict, Person, persons_of, read_coco, read_image
 from bench.data.geometry import Floats, bbox_to_view, crop_matrix, inside, warp_points
@@ -30,6 +31,15 @@ CONTEXT = 1.4  # of the person's box
 OUTSIDE = (150, 150, 150)
 SIDE_COLOURS = {"left": "#0096ff", "right": "#ffa000", "mid": "#f5f5f5"}
 ABSENT_COLOUR = "#e8000b"
+
+
+class PicturePlan(BaseModel):
+    """How many persons are shown, drawn by which seed, as stage resolve says it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_persons: int
+    seed: int
 
 
 class Subject(NamedTuple):

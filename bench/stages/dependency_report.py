@@ -17,7 +17,7 @@ from bench.reporting import dependency as pages
 from bench.reporting import markdown, tables
 from bench.reporting.figures import save
 from bench.reporting.parallel import map_on_cores
-from bench.reporting.pictures import save_small
+from bench.reporting.pictures import PicturePlan, save_small
 from bench.reporting.results import resolution_note
 from bench.reporting.rows import Row, load_rows
 from bench.stages.command import run_command
@@ -38,15 +38,6 @@ MEANINGS = {
 }
 
 
-class PicturesPlan(BaseModel):
-    """Who is shown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    num_persons: int
-    seed: int
-
-
 class DependencyPlan(BaseModel):
     """What stage resolve says is declared."""
 
@@ -56,7 +47,7 @@ class DependencyPlan(BaseModel):
     seeds: list[int]
     systems: list[str]
     resampling: ResamplingPlan
-    pictures: PicturesPlan
+    pictures: PicturePlan
     dependency: DependencyParams
 
 

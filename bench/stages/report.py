@@ -10,7 +10,7 @@ from bench.inference.scoring import SCORE_RULES
 from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_curves, draw_keypoints, draw_systems, save
 from bench.reporting.findings import findings
-from bench.reporting.pictures import write_pictures
+from bench.reporting.pictures import PicturePlan, write_pictures
 from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family, load_results, resolution_note
 from bench.reporting.rows import oks, presence, score_rule
 from bench.stages.command import run_command
@@ -18,13 +18,6 @@ from bench.stages.files import ResamplingPlan, manifest_file, plan_dir, read_mod
 
 REPORTS = Path("reports")
 SYSTEM_DIFFERENCES = "differences"
-
-
-class PicturePlan(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    num_persons: int
-    seed: int
 
 
 class Family(NamedTuple):
@@ -334,6 +327,7 @@ What the published architectures cost, counted and as published: [architectures]
 [Errors: what is wrong with the poses]({{ profile }}/errors/README.md) ·
 [Pose scores: poses that can say "not there"]({{ profile }}/pose_scores/README.md) ·
 [Truncation: people cut away, left out or covered]({{ profile }}/truncation/README.md) ·
+[Dependency maps: what keypoints depend on]({{ profile }}/dependency/README.md) ·
 [Ablations: one factor at a time]({{ profile }}/ablations/README.md) ·
 [Data: what the persons and their labels are]({{ profile }}/data/README.md) ·
 [Runs: curves, parameters and origin of each]({{ profile }}/runs/README.md) ·

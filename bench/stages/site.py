@@ -187,7 +187,8 @@ corrected. How to read the words: [systems]({{ profile }}/systems/README.md),
 
 [Data]({{ profile }}/data/README.md): persons, labels, sources and what is known to be wrong with them. Every run with
 its curves, parameters and origin: [runs]({{ profile }}/runs/README.md). What each system is for and how it is loaded:
-[model cards]({{ profile }}/cards/README.md).
+[model cards]({{ profile }}/cards/README.md). What of a picture its keypoints depend on:
+[dependency maps]({{ profile }}/dependency/README.md).
 
 ### How to rerun
 

@@ -53,4 +53,4 @@ def test_decode_beside_transformers(benchmark: BenchmarkFixture) -> None:
     assert (
         decoded.keypoints_input / torch.tensor([191.0, 255.0]) - wanted / torch.tensor([240.0, 320.0])
     ).abs().max() < 1e-3
-    record_ratio(benchmark, "transformers_over_ours", lambda: decode(maps, CODEC, "dark"), theirs)
+    record_ratio(benchmark, "transformers_over_ours", lambda: decode(maps, CODEC, "dark"), theirs, at_least=20)
