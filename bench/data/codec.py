@@ -24,7 +24,20 @@ from torch.nn import functional
 
 TRUNCATE = 3.0  # in sigma: how far a target reaches, and how far outside a keypoint may lie to be learnt from
 LOG_FLOOR = 1e-10  # raw heatmaps may be negative
-NEWTON_ROUNDS = 2  # the second one matters at borders alone
+BORDER_ROUNDS = 2  # of Newton's steps for peaks near a border
+DIFFERENCES_1D = torch.tensor([[-0.5, 1.0], [0.0, -2.0], [0.5, 1.0]])
+"""(3, 2): of three values along a line, the first derivative and the second one."""
+
+
+def _differences() -> Tensor:
+    first, second = DIFFERENCES_1D.unbind(-1)
+    middle = torch.tensor([0.0, 1.0, 0.0])
+    products = [(middle, first), (first, middle), (middle, second), (second, middle), (first, first)]
+    return torch.stack([torch.outer(down, across) for down, across in products], dim=-1).flatten(0, 1)
+
+
+DIFFERENCES = _differences()
+"""(9, 5): of values (3, 3) in rows, the derivatives by x, by y, twice by x, twice by y, and by both."""
 
 
 class Form(NamedTuple):
@@ -125,11 +138,11 @@ def decode(heatmaps: Tensor, codec: Codec, decoding: str) -> Decoded:
 def _peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """The highest value (B, K) of each heatmap and its pixel (B, K, 2), the first of equals from row to row.
 
-    First the band of rows (of up to sixteen bands), then the place in it: on a CPU a place takes far longer to find
+    First the band of rows (of up to 32 bands), then the place in it: on a CPU a place takes far longer to find
     than a value.
     """
     height, width = heatmaps.shape[-2:]
-    bands = heatmaps.reshape(*heatmaps.shape[:2], math.gcd(height, 16), -1)  # (B, K, bands, pixels)
+    bands = heatmaps.reshape(*heatmaps.shape[:2], math.gcd(height, 32), -1)  # (B, K, bands, pixels)
     highest = bands.amax(-1)
     band = highest.argmax(-1, keepdim=True)  # (B, K, 1)
     first = torch.arange(band.numel(), device=band.device) * bands.shape[-2]  # of each heatmap's bands
@@ -148,7 +161,7 @@ def quarter_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:  # noq
 
     Inner is from the third column and row on to the last but one, as in HRNet's code.
     """
-    around, _ = _surroundings(heatmaps, peak, 1)
+    around = _surroundings(heatmaps, peak, 1)
     difference = torch.stack([around[..., 1, 2] - around[..., 1, 0], around[..., 2, 1] - around[..., 0, 1]], dim=-1)
     last = peak.new_tensor([heatmaps.shape[-1] - 1, heatmaps.shape[-2] - 1])
     inner = ((peak > 1) & (peak < last)).all(-1, keepdim=True)
@@ -164,20 +177,22 @@ def dark_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     peak loses in a blur with zeros is added back, in a second round for a target where the first one led. Two more
     differences: a step is taken only where the log is concave, and reaches no further than sigma (at least a pixel).
     """
-    reach = max(1, math.ceil(2.5 * sigma))
-    kernel, radius = _gaussian(sigma, reach).to(heatmaps), reach + 1
-    around, seen = _surroundings(heatmaps, peak, radius)
-    # The blurred values at the peak and its eight neighbours, all by one matrix (9, n * n).
-    blur = torch.stack([functional.pad(kernel, (shift, 2 - shift)) for shift in range(3)])  # (3, n)
-    blurred = around.flatten(2) @ torch.kron(blur, blur).T
-    logs = blurred.clamp_min(LOG_FLOOR).log().reshape(*peak.shape[:2], 3, 3)  # (B, K, 3, 3)
-    offsets = torch.arange(-radius, radius + 1).to(heatmaps)
-    step = torch.zeros_like(peak, dtype=heatmaps.dtype)
-    for _ in range(NEWTON_ROUNDS):
-        target = torch.exp(-((offsets - step[..., None]) ** 2) / (2 * sigma**2))  # (B, K, 2, n)
-        lost = (target @ blur.T).log() - ((target * seen) @ blur.T).log()  # (B, K, 2, 3); 0 off the borders
-        step = _newton(logs + lost[..., 0, None, :] + lost[..., 1, :, None]).clamp(-max(1.0, sigma), max(1.0, sigma))
-    return step
+    kernel = _gaussian(sigma, max(1, math.ceil(2.5 * sigma)))
+    radius, limit = len(kernel) // 2 + 1, max(1.0, sigma)
+    values, place = _windows(heatmaps, peak, radius)  # (N, rows, columns), (N, 2)
+    columns, rows = (_three_blurs(length, kernel).to(heatmaps) for length in (values.shape[2], values.shape[1]))
+    x, y = place.unbind(-1)
+    blurred = rows.index_select(0, y) @ values @ columns.index_select(0, x).mT  # (N, 3, 3)
+    derivatives = blurred.clamp_min(LOG_FLOOR).log().flatten(1) @ DIFFERENCES.to(heatmaps)  # (N, 5)
+    step = _newton(derivatives, limit)
+    size = peak.new_tensor([heatmaps.shape[-1], heatmaps.shape[-2]])
+    pixel = peak.flatten(0, 1)
+    near = ((pixel < radius) | (pixel >= size - radius)).any(-1).nonzero()[:, 0]
+    corrected = torch.zeros_like(step[near])
+    for _ in range(BORDER_ROUNDS):
+        lost = _lost_at_borders(pixel[near], corrected, size, kernel.to(heatmaps), sigma)
+        corrected = _newton(derivatives[near] + lost, limit)
+    return step.index_copy(0, near, corrected).view_as(peak)
 
 
 def taylor_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
@@ -186,7 +201,7 @@ def taylor_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     blurred = blur(heatmaps, sigma, mirrored=False)
     top, blurred_top = (maps.amax((-2, -1), keepdim=True) for maps in (heatmaps, blurred))
     scale = torch.where(blurred_top == 0, 1.0, top / blurred_top)  # a heatmap of zeros has no other
-    around, _ = _surroundings((blurred * scale).clamp_min(LOG_FLOOR).log(), peak, 2)  # (B, K, 5, 5)
+    around = _surroundings((blurred * scale).clamp_min(LOG_FLOOR).log(), peak, 2)  # (B, K, 5, 5)
     here, row, column = around[..., 2, 2], around[..., 2, :], around[..., :, 2]
     gradient = torch.stack([row[..., 3] - row[..., 1], column[..., 3] - column[..., 1]], dim=-1) / 2
     curve_x = (row[..., 4] - 2 * here + row[..., 0]) / 4
@@ -201,7 +216,7 @@ def mirrored_step(heatmaps: Tensor, peak: Tensor, sigma: float) -> Tensor:
     """The step of UDP in the code of mmpose 0.x, ViTPose's: mirrored borders, log between 0.001 and 50, edges repeated
     for the differences, a cross difference of one diagonal, no limit. mmpose 1.x has zeros beyond the border."""
     logs = blur(heatmaps, sigma, mirrored=True).clamp(0.001, 50).log()
-    around, _ = _surroundings(functional.pad(logs, (1, 1, 1, 1), mode="replicate"), peak + 1, 1)
+    around = _surroundings(logs, peak, 1)
     above, here, below = (around[..., row, 1] for row in range(3))
     left, right = around[..., 1, 0], around[..., 1, 2]
     gradient = torch.stack([right - left, below - above], dim=-1) / 2
@@ -231,6 +246,14 @@ def blur(heatmaps: Tensor, sigma: float, *, mirrored: bool) -> Tensor:
     return down @ heatmaps @ across.T
 
 
+def _three_blurs(length: int, kernel: Tensor) -> Tensor:
+    """(length, 3, length): for each place the kernel around the place before it, itself and the next one."""
+    reach, pixels = len(kernel) // 2, torch.arange(length)
+    before = pixels - torch.arange(-1, length + 1)[:, None] + reach  # (length + 2, length), places in the kernel
+    blurs = functional.pad(kernel, (1, 1))[(before + 1).clamp(0, len(kernel) + 1)]
+    return blurs.unfold(0, 3, 1).mT.contiguous()
+
+
 def _blur_matrix(length: int, kernel: Tensor, mirrored: bool) -> Tensor:
     """(length, length): a row has the kernel around its own place, what lies beyond the ends mirrored in them or 0."""
     reach, pixels = len(kernel) // 2, torch.arange(length)
@@ -241,30 +264,50 @@ def _blur_matrix(length: int, kernel: Tensor, mirrored: bool) -> Tensor:
     return ((places[..., None] == pixels) * kernel[:, None]).sum(1)
 
 
-def _newton(logs: Tensor) -> Tensor:
-    """The step (..., 2) to the top of the quadratic through values (..., 3, 3); 0 where it is not concave."""
-    above, here, below = (logs[..., row, 1] for row in range(3))
-    left, right = logs[..., 1, 0], logs[..., 1, 2]
-    gradient_x, gradient_y = (right - left) / 2, (below - above) / 2
-    curve_x, curve_y = right - 2 * here + left, below - 2 * here + above
-    cross = (logs[..., 2, 2] - logs[..., 0, 2] - logs[..., 2, 0] + logs[..., 0, 0]) / 4
+def _newton(derivatives: Tensor, limit: float) -> Tensor:
+    """The step (N, 2), up to `limit` on each axis, to the top of the quadratics with derivatives (N, 5) as
+    `DIFFERENCES` gives them; 0 where they are not concave."""
+    gradient, (curve_x, curve_y, cross) = derivatives[:, :2], derivatives[:, 2:].unbind(-1)
     concave = (curve_x * curve_y - cross**2 > 1e-9) & (curve_x < 0)
-    step = _solve(torch.stack([gradient_x, gradient_y], dim=-1), curve_x, curve_y, cross)
-    return torch.where(concave[..., None], step, 0.0)
+    step = _solve(gradient, curve_x, curve_y, cross).clamp(-limit, limit)
+    return torch.where(concave[:, None], step, 0.0)
 
 
-def _surroundings(heatmaps: Tensor, peak: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """The values (B, K, n, n) around pixels (B, K, 2), n = 2 radius + 1, 0 beyond the borders; and which of the n
-    columns and rows (B, K, 2, n) lie within."""
+def _lost_at_borders(peak: Tensor, step: Tensor, size: Tensor, kernel: Tensor, sigma: float) -> Tensor:
+    """What zeros beyond the borders of a heatmap of `size` (w, h) take from the log of a blurred target that lies
+    `step` (N, 2) off its highest pixel `peak` (N, 2): derivatives (N, 5) as `DIFFERENCES` gives them."""
+    reach = len(kernel) // 2 + 1
+    offsets = torch.arange(-reach, reach + 1, device=peak.device)
+    places = peak[..., None] + offsets  # (N, 2, n)
+    seen = (places >= 0) & (places < size[:, None])
+    target = torch.exp(-((offsets - step[..., None]) ** 2) / (2 * sigma**2))
+    blur = torch.stack([functional.pad(kernel, (shift, 2 - shift)) for shift in range(3)], dim=-1)  # (n, 3)
+    lost = (target @ blur).log() - ((target * seen) @ blur).log()  # (N, 2, 3)
+    along = lost @ DIFFERENCES_1D.to(lost)  # (N, axis, first and second derivative)
+    return functional.pad(along.mT.flatten(1), (0, 1))  # the cross one is that of a product: 0
+
+
+def _windows(heatmaps: Tensor, peak: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The values (N, rows, columns) up to `radius` around N = B * K pixels (B, K, 2), windows of equal size that were
+    moved inside the borders, and the place (N, 2) of the pixel in its window."""
+    height, width = heatmaps.shape[-2:]
+    columns, rows = (min(length, 2 * radius + 1) for length in (width, height))
+    pixel = peak.flatten(0, 1)
+    start = (pixel - radius).clamp_min(0).minimum(pixel.new_tensor([width - columns, height - rows]))
+    numbers = torch.arange(len(pixel), device=pixel.device)
+    corner = (numbers * height + start[:, 1]) * width + start[:, 0]
+    begins = corner[:, None] + torch.arange(rows, device=pixel.device) * width  # of the windows' rows
+    values = heatmaps.flatten().unfold(0, columns, 1).index_select(0, begins.flatten())
+    return values.view(-1, rows, columns), pixel - start
+
+
+def _surroundings(heatmaps: Tensor, peak: Tensor, radius: int) -> Tensor:
+    """The values (B, K, n, n) around pixels (B, K, 2), n = 2 radius + 1; beyond the borders those at them."""
     height, width = heatmaps.shape[-2:]
     places = peak[..., None] + torch.arange(-radius, radius + 1, device=peak.device)  # (B, K, 2, n)
-    last = peak.new_tensor([width - 1, height - 1])[:, None]
-    seen = (places >= 0) & (places <= last)
-    columns, rows = places.clamp_min(0).minimum(last).unbind(-2)
+    columns, rows = places.clamp_min(0).minimum(peak.new_tensor([width - 1, height - 1])[:, None]).unbind(-2)
     index = (rows[..., :, None] * width + columns[..., None, :]).flatten(2)
-    values = heatmaps.flatten(2).gather(-1, index).reshape(*peak.shape[:2], 2 * radius + 1, 2 * radius + 1)
-    across, down = seen.to(values).unbind(-2)
-    return values * down[..., :, None] * across[..., None, :], seen
+    return heatmaps.flatten(2).gather(-1, index).reshape(*peak.shape[:2], 2 * radius + 1, 2 * radius + 1)
 
 
 def _gaussian(sigma: float, reach: int) -> Tensor:
