@@ -14,10 +14,11 @@ from bench.data.keypoints import FLIP_PAIRS, KEYPOINT_NAMES
 from bench.errors import UserError
 from bench.reporting.hub_card import write_card
 from bench.stages.command import run_command
-from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated, preprocessing, written_whole
+from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated, preprocessing
 from bench.stages.files import json_text
 from bench.stages.run_model import build_arguments
 from bench.stages.run_record import card_of, licence_of, origin, presence_facts
+from bench.writing import written_whole
 
 
 def main(

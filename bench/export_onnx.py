@@ -36,11 +36,11 @@ from bench.stages.evaluated_run import (
     find_run,
     open_evaluated,
     preprocessing,
-    written_whole,
 )
 from bench.stages.predict import EVERY_POLICY
 from bench.stages.run_model import build_samples, read_manifest
 from bench.stages.run_record import licence_of, origin, presence_facts
+from bench.writing import written_whole
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4

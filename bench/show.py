@@ -28,9 +28,10 @@ from bench.reporting.figures import save
 from bench.reporting.rows import SOURCES
 from bench.reporting.shown import ShownPeople, draw_people
 from bench.stages.command import run_command
-from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated, written_whole
+from bench.stages.evaluated_run import EvaluatedRun, find_run, open_evaluated
 from bench.stages.files import json_text
 from bench.stages.run_record import origin, presence_facts
+from bench.writing import written_whole
 
 
 def main(

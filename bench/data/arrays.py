@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import UserError
+from bench.writing import written_whole
 
 
 def write_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as content:
+    """Raises:
+    UserError: they cannot be written.
+    """
+    with written_whole(file) as partial, partial.open("wb") as content:
         np.savez_compressed(content, allow_pickle=False, **arrays)
-    partial.replace(file)
 
 
 def read_arrays(file: Path, names: Iterable[str], what: str, stage: str) -> dict[str, NDArray[Any]]:

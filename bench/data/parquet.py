@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.writing import written_whole
+
 
 def write_parquet(file: Path, frame: pd.DataFrame) -> None:
-    """Write whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    frame.to_parquet(partial, index=False)
-    partial.replace(file)
+    """Raises:
+    UserError: it cannot be written.
+    """
+    with written_whole(file) as partial:
+        frame.to_parquet(partial, index=False)

@@ -4,7 +4,6 @@ A list of {"image_id", "category_id", "keypoints": [x, y, score, ...], "score"}.
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from bench.data.coco import PERSON_CATEGORY
 from bench.data.geometry import Floats
 from bench.data.people import Detections, extent_area, image_positions
 from bench.errors import UserError
+from bench.writing import written_whole
 
 LARGEST = 1e9
 """Pixels. What lies farther away is no coordinate, and its square would drown all others long before it overflows."""
@@ -238,7 +238,7 @@ def write_results(
     score: NDArray[np.floating],
     person_scores: NDArray[np.floating],
 ) -> None:
-    """Write poses (`result_entries`) as COCO's server takes them, whole or not at all.
+    """Write poses (`result_entries`) as COCO's server takes them.
 
     Coordinates are rounded to tenths of a pixel (`DECIMALS`), scores are not. That moves a point by .07 pixels at most;
     for a person of 32 x 32 pixels it changes a keypoint's part of OKS by .027 at the very most, and OKS by less than
@@ -249,11 +249,5 @@ def write_results(
     """
     rounded = np.round(keypoints.astype(np.float64), DECIMALS)
     text = json.dumps(result_entries(image_ids, rounded, score, person_scores), allow_nan=False)
-    unfinished = file.with_name(f"{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(file) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, file)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from error

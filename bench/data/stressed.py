@@ -15,6 +15,7 @@ from pyarrow.parquet import read_schema
 
 from bench.data.geometry import Floats
 from bench.data.keypoints import NUM_KEYPOINTS
+from bench.data.parquet import write_parquet
 from bench.errors import UserError
 
 CONDITION = ("mode", "side", "kept", "padding")
@@ -95,9 +96,7 @@ def _stressed(frame: pd.DataFrame) -> Stressed:
 
 
 def write_stressed(file: Path, frame: pd.DataFrame) -> None:
-    """Write whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    kinds = dict.fromkeys(("mode", "side", "padding"), "category")
-    frame[list(COLUMNS)].astype(kinds).to_parquet(partial, index=False)
-    partial.replace(file)
+    """Raises:
+    UserError: it cannot be written.
+    """
+    write_parquet(file, frame[list(COLUMNS)].astype(dict.fromkeys(("mode", "side", "padding"), "category")))

@@ -5,7 +5,6 @@ of a run's replicates, its numbers in every resample of the images.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -16,6 +15,7 @@ from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS
 from bench.metrics.presence import POOLED
+from bench.writing import written_whole
 
 PROTOCOLS = {
     1: "OKS by pycocotools; 200 resamples",
@@ -173,11 +173,11 @@ def run_file(runs_dir: Path, kind: str, name: str, seed: int) -> Path:
 
 
 def write_row(row: Row, file: Path) -> None:
-    """Write whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(row.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    """Raises:
+    UserError: it cannot be written.
+    """
+    with written_whole(file) as partial:
+        partial.write_text(row.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read_row(file: Path) -> Row:

@@ -1,10 +1,7 @@
 """What the commands share that ask a run about new pictures or hand it on: the run, its model opened."""
 
-import os
 import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,30 +65,3 @@ def preprocessing(trained: TrainedRun) -> dict[str, Any]:
         "mean": network.pixel_mean.flatten().tolist(),
         "std": network.pixel_std.flatten().tolist(),
     }
-
-
-@contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write a file or folder to, which takes its place at the end, or is gone.
-
-    Raises:
-        UserError: it cannot be written there.
-    """
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(partial)
-        try:
-            yield partial
-            os.replace(partial, target)
-        finally:
-            _remove(partial)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Where stages find each other's files, relative to the project's root, and how small ones are read and written."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.errors import UserError
+from bench.writing import written_whole
 
 Model = TypeVar("Model", bound=BaseModel)
 MANIFESTS = ("train", "calibration", "val")
@@ -147,19 +147,19 @@ class ResamplingPlan(BaseModel):
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    """Raises:
+    UserError: it cannot be written.
+    """
+    with written_whole(file) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    """Raises:
+    UserError: it cannot be written.
+    """
+    with written_whole(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def json_text(content: Any) -> str:

@@ -1,7 +1,6 @@
 """Checkpoints: the weights of a whole model as safetensors."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import UserError
+from bench.writing import written_whole
 from models.weights import SETTINGS
 
 
 def save_checkpoint(file: Path, state: dict[str, Tensor], settings: Mapping[str, Any]) -> None:
-    """Write weights whole or not at all, with the settings of their model that no tensor shows."""
-    partial = file.with_suffix(".partial")
+    """Write weights with the settings of their model that no tensor shows.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     metadata = {SETTINGS: json.dumps(settings, sort_keys=True)}
-    save_file({name: value.contiguous() for name, value in state.items()}, partial, metadata)
-    os.replace(partial, file)
+    with written_whole(file) as partial:
+        try:
+            save_file({name: value.contiguous() for name, value in state.items()}, partial, metadata)
+        except SafetensorError as error:
+            raise UserError(f"{file}: cannot be written ({error})") from error
 
 
 def load_checkpoint(file: Path, model: nn.Module) -> None:
