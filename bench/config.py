@@ -292,13 +292,27 @@ class OptimParams(Params):
         return self.model_copy(update=update)
 
 
+NumWorkers = Annotated[int, Field(ge=0)] | Literal["auto"]  # processes that read images; auto: by the machine
+
+
 class TrainParams(Params):
     num_persons: Count | Literal["all"]  # of the train split, chosen at random, always the same; fewer are among more
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation needs two
+    batch_size: Annotated[int, Field(ge=2)]
+    accumulate: Count  # parts of a batch that go through the model one after the other
+    compile: bool  # by torch.compile
     precision: Literal["32-true", "bf16-mixed"]
-    num_workers: Annotated[int, Field(ge=0)]
+    num_workers: NumWorkers
     crop_store: bool  # decode every image once, not in every epoch (`bench.data.crop_store`)
+
+    @model_validator(mode="after")
+    def _parts_hold_two(self) -> Self:
+        if self.batch_size < 2 * self.accumulate:  # batch normalisation needs two
+            raise ValueError(
+                f"accumulate: found {self.accumulate}, wanted two persons or more in each part of a batch of"
+                f" {self.batch_size}"
+            )
+        return self
 
 
 class BaseParams(Params):
@@ -452,7 +466,7 @@ class WarmstartParams(Params):
     optim: OptimParams
     epochs: WarmstartEpochs
     batch_size: Annotated[int, Field(ge=2)]
-    num_workers: Annotated[int, Field(ge=0)]
+    num_workers: NumWorkers
 
 
 PROFILE_SECTIONS = ("data", "base", "test", "evaluate", "stress", "dependency", "report")
@@ -469,6 +483,8 @@ class FitConfig(Params):
     num_persons: Count | Literal["all"]
     epochs: Count
     batch_size: int
+    accumulate: int
+    compile: bool
     crop_store: bool
 
 
@@ -486,7 +502,7 @@ class TrainConfig(Params):
     weights: str | None  # a published model's, which is not trained
     fitting: FitConfig | None  # None with `weights`
     precision: Literal["32-true", "bf16-mixed"]
-    num_workers: int
+    num_workers: NumWorkers
 
     @classmethod
     def from_base(cls, base: BaseParams) -> Self:
@@ -521,6 +537,8 @@ class TrainConfig(Params):
             num_persons=base.train.num_persons,
             epochs=base.train.epochs,
             batch_size=base.train.batch_size,
+            accumulate=base.train.accumulate,
+            compile=base.train.compile,
             crop_store=base.train.crop_store,
         )
 

@@ -155,7 +155,7 @@ def torch_answers(asked: EvaluatedRun, reading: PresenceReading, num_persons: in
     config, test, codec = asked.trained.config, asked.trained.test, asked.trained.codec
     persons = persons_of(read_manifest(asked.files.profile, CALIBRATION))[:num_persons]
     samples = build_samples(config, codec, persons, EVERY_POLICY, None, asked.files.seed)
-    loader = ordered_loader(samples, test.batch_size, config.num_workers)
+    loader = ordered_loader(samples, test.batch_size, asked.trained.num_workers)
     model = copy.deepcopy(asked.trained.network).cpu().float()
     for batch, output in run_model(model, loader, flip_test=test.flip_test, shift=codec.shift):
         yield model.normalise(batch.image), answer(output, codec, test.decoding, reading)

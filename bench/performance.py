@@ -5,7 +5,6 @@ it was taken. Nothing is known there of who ran it or where its files lie.
 """
 
 import json
-import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
 from bench.errors import UserError
+from bench.machine import num_cores
 from bench.reporting import markdown
 from bench.reporting.figures import MARKERS, PALETTE, house_style, save
 from bench.reporting.tables import Cell, Column, Table, to_markdown
@@ -88,7 +88,7 @@ def read_record(file: Path) -> Record:
         raise UserError(f"{file}: found no benchmarks ({error!r}), wanted what `make perf` writes") from error
     return Record(
         cpu=cpu,
-        num_cores=os.cpu_count() or 1,
+        num_cores=num_cores(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else NO_GPU,
         python=platform.python_version(),
         versions={name: version(name) for name in PACKAGES},

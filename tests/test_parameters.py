@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,14 @@ SMALL = {
         "presence_head": {"type": "mlp", "hidden": 4},
         "augment": {"shift": 0.1, "half_body": 0.5},
         "optim": {"lr": 1e-2, "backbone_lr_factor": 0.5, "clip_norm": 0.05},
-        "train": {"epochs": 2, "batch_size": 2, "num_workers": 0, "crop_store": False},
+        "train": {
+            "epochs": 2,
+            "batch_size": 2,
+            "accumulate": 1,
+            "compile": False,
+            "num_workers": 0,
+            "crop_store": False,
+        },
     },
     "test": {"batch_size": 4},
     "evaluate": {"num_resamples": 20},
@@ -54,7 +62,7 @@ SMALL = {
 }
 
 # Leaves that must not change any result: how fast, not what.
-NEUTRAL = {"base.train.num_workers", "base.train.crop_store", "test.batch_size"}
+NEUTRAL = {"base.train.compile", "base.train.num_workers", "base.train.crop_store", "test.batch_size"}
 
 # What each leaf is changed to.
 PERTURBED: Tree = {
@@ -134,6 +142,8 @@ PERTURBED: Tree = {
     "base.train.num_persons": 6,
     "base.train.epochs": 1,
     "base.train.batch_size": 4,
+    "base.train.accumulate": 2,
+    "base.train.compile": True,
     "base.train.precision": "bf16-mixed",
     "base.train.num_workers": 1,
     "base.train.crop_store": True,
@@ -287,7 +297,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 
 def context_of(path: str) -> Tree:
-    """Sizes of an architecture are read by a run of that architecture."""
+    """Sizes of an architecture are read by a run of that architecture; two parts are of a batch of four at least."""
+    if path == "base.train.accumulate":
+        return {"base.train.batch_size": 4}
     return {"base.model": path.split(".", maxsplit=3)[2]} if ".architectures." in path else {}
 
 
@@ -308,6 +320,16 @@ def test_a_changed_leaf_changes_its_stage(path: str, pipeline: Pipeline) -> None
 @pytest.mark.parametrize("path", ["base.train.num_workers", "base.train.crop_store"])
 def test_who_reads_the_images_does_not_matter(path: str, pipeline: Pipeline) -> None:
     assert pipeline.run({path: PERTURBED[path]}, until="base") == pipeline.run({}, until="base")
+
+
+def test_without_a_compiler_nothing_can_be_compiled(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("torch._inductor.config").cpp, "cxx", (None, "/no/compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing that was compiled earlier
+    wanted = r"^base\.train\.compile: torch\.compile failed \(.*No working C\+\+ compiler.*\), wanted false on this"
+    with pytest.raises(UserError, match=wanted):
+        pipeline.run({"base.train.compile": True}, until="base")
 
 
 def test_how_many_go_through_at_once_does_not_matter(pipeline: Pipeline) -> None:

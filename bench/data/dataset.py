@@ -129,10 +129,13 @@ def _take(labels: Labels, indices: NDArray[np.int64]) -> Labels:
     return Labels(labels.visibility[indices], None if truth is None else truth[indices], labels.at_border[indices])
 
 
-def shuffled_loader(dataset: PoseDataset, batch_size: int, num_workers: int, epoch: int) -> DataLoader[Sample]:
-    """One epoch in seeded random order; the last, incomplete batch is left out."""
+def shuffled_loader(
+    dataset: PoseDataset, batch_size: int, num_workers: int, epoch: int, start: int = 0
+) -> DataLoader[Sample]:
+    """One epoch in seeded random order, from a batch on; the last, incomplete batch is left out."""
     order = np.random.default_rng((dataset.seed, epoch)).permutation(len(dataset.persons))
-    return _loader(dataset, [(epoch, int(index)) for index in order], batch_size, num_workers, drop_last=True)
+    keys = [(epoch, int(index)) for index in order[start * batch_size :]]
+    return _loader(dataset, keys, batch_size, num_workers, drop_last=True)
 
 
 def ordered_loader(dataset: PoseDataset, batch_size: int, num_workers: int) -> DataLoader[Sample]:
@@ -146,8 +149,8 @@ def _loader(
 ) -> DataLoader[Sample]:
     """A GPU copies from pinned memory while it computes.
 
-    Workers end with their epoch: one that stays would save the random number which the next start takes from torch, and
-    dropout would depend on who reads the images.
+    With a generator of its own: to start workers the library draws a random number, and dropout would depend on who
+    reads the images.
     """
     return DataLoader(
         dataset,
@@ -157,6 +160,7 @@ def _loader(
         collate_fn=_as_it_is,
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
     )
 
 

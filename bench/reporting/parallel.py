@@ -1,9 +1,10 @@
 """Work of many equal parts on all cores."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
+
+from bench.machine import num_cores
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -11,7 +12,7 @@ Found = TypeVar("Found")
 
 def map_on_cores(function: Callable[[Part], Found], parts: Sequence[Part]) -> list[Found]:
     """What the function, one of a module, finds for every part, in their order; what it raises is raised here."""
-    num_processes = min(len(parts), os.cpu_count() or 1)
+    num_processes = min(len(parts), num_cores())
     if num_processes < 2:
         return [function(part) for part in parts]
     with ProcessPoolExecutor(num_processes) as pool:

@@ -74,6 +74,11 @@ class RunFiles(NamedTuple):
         return self.folder / "checkpoint.safetensors"
 
     @property
+    def unfinished(self) -> Path:
+        """Where a training that was stopped goes on: no output, since DVC deletes these before it runs a stage."""
+        return Path("runs", self.profile, "unfinished", f"{self.name}.pt")
+
+    @property
     def training(self) -> Path:
         return self.folder / "training.json"
 

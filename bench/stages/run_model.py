@@ -15,6 +15,7 @@ from bench.data.geometry import Crop
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.errors import UserError
 from bench.inference.predict import Predictions, on_device, predict
+from bench.machine import count_workers
 from bench.stages.files import RunFiles, manifest_file, plan_dir, read_model
 from bench.training.checkpoint import load_checkpoint
 from models import PoseModel, build_model
@@ -91,9 +92,14 @@ class TrainedRun(NamedTuple):
         assert isinstance(network, PoseModel)
         return network
 
+    @property
+    def num_workers(self) -> int:
+        """Processes that read its images."""
+        return count_workers(self.config.num_workers, self.fabric.device)
+
     def predict(self, samples: PoseDataset) -> Predictions:
         """Predictions for every person of the samples, in their order."""
-        loader = on_device(self.fabric, ordered_loader(samples, self.test.batch_size, self.config.num_workers))
+        loader = on_device(self.fabric, ordered_loader(samples, self.test.batch_size, self.num_workers))
         return predict(self.model, loader, self.codec, decoding=self.test.decoding, flip_test=self.test.flip_test)
 
 

@@ -30,12 +30,13 @@ def main(profile: str, run: str, seed: int) -> None:
     """Write runs/<profile>/stress/<run>-<seed>.parquet."""
     params = read_model(plan_dir(profile) / run / "stress.json", StressParams)
     files = RunFiles(profile, run, seed)
-    config, test, codec, fabric, model = open_run(files)
+    trained = open_run(files)
+    config, test, codec, fabric, model = trained
     people = choose_people(read_manifest(profile, VAL), params.num_persons, params.seed)
     crop = Crop(config.input_size, config.bbox_padding, config.fit, codec.aligned)
     grid = conditions(sides=params.sides, kept=params.kept, paddings=params.paddings)
     samples = TruncatedDataset(people.persons, crop, sorted(set(map(asked, grid))), params.seed)
-    loader = on_device(fabric, truncated_loader(samples, test.batch_size, config.num_workers))
+    loader = on_device(fabric, truncated_loader(samples, test.batch_size, trained.num_workers))
     frame = predict_frame(model, loader, codec, test, samples, people)
     write_stressed(files.stress, under_every_condition(frame, grid))
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +29,6 @@ def main(profile: str, run: str, seed: int) -> None:
     config = read_model(plan_dir(profile) / run / "train.json", TrainConfig)
     files = RunFiles(profile, run, seed)
     fabric = build_fabric(config.precision)
-    start = time.perf_counter()
     with Live(str(files.live), save_dvc_exp=False, report=None, dvcyaml=None) as live:
         if config.fitting is None:
             source, model, result = take_published(config)
@@ -38,8 +36,7 @@ def main(profile: str, run: str, seed: int) -> None:
             source = None
             asked = {"profile": profile, "run": run, "seed": seed} | config.model_dump(mode="json")
             with open_loggers(loggers, f"{profile}/{files.name}", asked) as followers:
-                model, result = fit_and_log(config, config.fitting, profile, seed, fabric, live, followers)
-    seconds = time.perf_counter() - start
+                model, result = fit_and_log(config, config.fitting, files, fabric, live, followers)
     save_checkpoint(files.checkpoint, result.state, config.architecture.model_dump())
     write_curves(files.curves, result.history)
     info = TrainingInfo(
@@ -50,16 +47,16 @@ def main(profile: str, run: str, seed: int) -> None:
         num_presence_parameters=count_parameters(model.presence_head),
         num_macs=count_macs(lambda: build(config, pretrained=False), config.input_size),
         flip_shift=build_codec(config, model).shift,
-        seconds=round(seconds, 1),
+        seconds=round(result.seconds, 1),
     )
     write_json(files.training, info.model_dump())
+    files.unfinished.unlink(missing_ok=True)
 
 
 def fit_and_log(
     config: TrainConfig,
     fitting: FitConfig,
-    profile: str,
-    seed: int,
+    files: RunFiles,
     fabric: Fabric,
     live: Live,
     followers: Sequence[Logger],
@@ -73,7 +70,7 @@ def fit_and_log(
         for follower in followers:
             follower.log_metrics(record, step=int(record["epoch"]))
 
-    return fit_run(config, fitting, profile, seed, fabric, log)
+    return fit_run(config, fitting, files, fabric, log)
 
 
 def take_published(config: TrainConfig) -> tuple[str, PoseModel, Fit]:
@@ -88,7 +85,7 @@ def take_published(config: TrainConfig) -> tuple[str, PoseModel, Fit]:
         source = load_weights(model, Path(config.weights))
     except WeightsError as error:
         raise UserError(str(error)) from error
-    return source, model, Fit([], 0, model.state_dict())
+    return source, model, Fit([], 0, model.state_dict(), 0.0)
 
 
 CURVES = ("epoch", "train_loss", "train_heatmap_loss", "train_presence_loss", "calibration_loss", "calibration_AP")

@@ -13,7 +13,7 @@ from bench.config import DataParams, TrainConfig
 from bench.errors import UserError
 from bench.resolve import Grid, load_grid
 from bench.stages.command import run_command
-from bench.stages.files import manifest_file
+from bench.stages.files import RunFiles, manifest_file
 from bench.stages.fit_run import device_name, fit_run
 from bench.stages.prepare import write_manifests
 from bench.stages.provenance import sha256_of_code
@@ -38,7 +38,8 @@ def main(model: str) -> None:
     code_sha256 = sha256_of_code()  # of what trains, whatever is edited meanwhile
     fabric = build_fabric(config.precision)
     assert config.fitting is not None
-    trained, result = fit_run(config, config.fitting, DATA, grid.warmstart.seed, fabric, lambda _: None)
+    files = RunFiles(DATA, model, grid.warmstart.seed)
+    trained, result = fit_run(config, config.fitting, files, fabric, lambda _: None)
     trained.load_state_dict(result.state)
     best = result.history[result.best_epoch - 1]
     record = {
@@ -52,6 +53,7 @@ def main(model: str) -> None:
         "calibration_AP": round(best["calibration_AP"], 4),
     }
     save_warmstart(trained.backbone, file, [*earlier, record])
+    files.unfinished.unlink(missing_ok=True)
 
 
 def drawn_people(grid: Grid) -> DataParams:

@@ -1,9 +1,8 @@
 """The training loop: epochs, validation on the calibration split, the best epoch's weights."""
 
-import math
+import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,14 +22,14 @@ from bench.inference.predict import concatenate, decode_batch, on_device, run_mo
 from bench.inference.scoring import person_scores
 from bench.metrics.average_precision import OKSEvaluation
 from bench.metrics.oks import match
-from bench.training.losses import WEIGHTINGS, LossWeights, pose_loss
+from bench.training.losses import WEIGHTINGS, LossWeights, Targets, pose_loss
 from bench.training.optim import Recipe, build_optimizer, build_schedule
+from bench.training.resume import StateFile
+from bench.training.watch import LOOK_EVERY, Watch
 from models import PoseModel
 
 VALIDATION_DECODING = "codec"  # the choice of the epoch must not depend on what prediction is later asked for
 VALIDATION_SCORE_RULE = "box_keypoint"  # for models with and without presence alike
-LOOK_EVERY = 32
-"""Steps. A GPU that is asked at every one stands still meanwhile; so few lose seconds of a lost training."""
 
 
 class Length(NamedTuple):
@@ -39,6 +38,7 @@ class Length(NamedTuple):
     epochs: int
     batch_size: int
     num_workers: int
+    accumulate: int = 1  # parts of a batch that go through the model one after the other
 
 
 class Objective(NamedTuple):
@@ -51,11 +51,24 @@ class Objective(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """The result of a training: one record per epoch, and the weights of the best one (on the CPU)."""
+    """A training so far: one record per epoch, the weights of the best one (on the CPU), and how long it took."""
 
     history: list[dict[str, float]]
     best_epoch: int
     state: dict[str, Tensor]
+    seconds: float
+
+    def with_epoch(self, record: dict[str, float], model: nn.Module) -> Self:
+        """One epoch more; the best is the one with the highest calibration AP, then the lowest loss."""
+
+        def rank(one: dict[str, float]) -> tuple[float, float]:
+            return one["calibration_AP"], -one["calibration_loss"]
+
+        longer = self._replace(history=[*self.history, record])
+        if self.best_epoch and rank(record) <= rank(self.history[self.best_epoch - 1]):
+            return longer
+        state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        return longer._replace(best_epoch=len(longer.history), state=state)
 
 
 class RateColumn(ProgressColumn):
@@ -82,14 +95,19 @@ def fit(
     calibration: CocoDict,
     objective: Objective,
     log: Callable[[dict[str, float]], None],
+    state_file: StateFile,
 ) -> Fit:
-    """Train `model` in place; keep the weights of the epoch with the highest calibration AP, then the lowest loss.
+    """Train `model` in place and keep the weights of the best epoch.
 
     `log` gets each epoch's record: epoch, train_loss, train_heatmap_loss, train_presence_loss, calibration_loss,
     calibration_AP.
 
+    Where `state_file` has a state of this training, it goes on there, to the same bits as if it had never stopped; its
+    ended epochs are logged once more.
+
     Raises:
-        UserError: the loss is not finite, or there are fewer persons than one batch.
+        UserError: the loss is not finite, there are fewer persons than one batch, or the state cannot be read or
+            written.
     """
     length = objective.length
     num_batches = len(train_set.persons) // length.batch_size
@@ -97,30 +115,48 @@ def fit(
         raise UserError(
             f"base.train.batch_size: found {length.batch_size}, wanted at most the {len(train_set.persons)} persons"
         )
-    total_loss = WEIGHTINGS[objective.loss.weighting]().to(fabric.device)
-    optimizer = build_optimizer(model, objective.recipe, list(total_loss.parameters()))
-    schedule = build_schedule(optimizer, objective.recipe, length.epochs * num_batches)
-    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
-    stepper = Stepper(fabric, wrapped, wrapped_optimizer, schedule, objective, total_loss)
+    stepper = Stepper.build(model, fabric, objective, num_batches)
     in_order = on_device(fabric, ordered_loader(calibration_set, length.batch_size, length.num_workers))
     truth = Truth.of(calibration)
-    best = Fit([], 0, {})
-    best_key = (-1.0, -math.inf)
+    done, seen = resume(stepper, state_file)
+    start = time.perf_counter() - done.seconds
+    for record in done.history:
+        log(record)
+
+    def save_if_due(watch: Watch) -> None:
+        if state_file.is_due:
+            watch.look()
+            so_far = done._replace(seconds=time.perf_counter() - start)
+            state_file.save({"fit": so_far._asdict(), "seen": watch.seen, "stepper": stepper.state()})
+
     with Progress(*PROGRESS_COLUMNS, disable=not fabric.is_global_zero) as progress:
-        task = progress.add_task("", total=length.epochs * num_batches * length.batch_size)
-        advance = partial(progress.advance, task, length.batch_size)
-        for epoch in range(1, length.epochs + 1):
+        num_done = len(done.history) * num_batches + len(seen)
+        total = length.epochs * num_batches * length.batch_size
+        task = progress.add_task("", total=total, completed=num_done * length.batch_size)
+        for epoch in range(len(done.history) + 1, length.epochs + 1):
             progress.update(task, description=f"epoch {epoch}/{length.epochs}")
-            loader = shuffled_loader(train_set, length.batch_size, length.num_workers, epoch)
-            record = {"epoch": epoch} | stepper.train(on_device(fabric, loader), epoch, advance)
-            record |= validate(wrapped, in_order, truth, calibration_set.persons, objective)
-            best.history.append(record)
+            watch = Watch(epoch, stepper.look_every, seen)
+            loader = shuffled_loader(train_set, length.batch_size, length.num_workers, epoch, start=len(seen))
+            stepper.model.train()
+            for batch in on_device(fabric, loader):
+                stepper.step(batch, watch)
+                progress.advance(task, length.batch_size)
+                save_if_due(watch)
+            record = {"epoch": epoch} | watch.means()
+            record |= validate(stepper.model, in_order, truth, calibration_set.persons, objective)
+            done, seen = done.with_epoch(record, model), []
             log(record)
-            key = (record["calibration_AP"], -record["calibration_loss"])
-            if key > best_key:
-                state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-                best, best_key = best._replace(best_epoch=epoch, state=state), key
-    return best
+            save_if_due(Watch(epoch + 1, stepper.look_every))
+    return done._replace(seconds=time.perf_counter() - start)
+
+
+def resume(stepper: "Stepper", state_file: StateFile) -> tuple[Fit, list[list[float]]]:
+    """The training so far and the losses of the epoch under way, with the stepper as it was then."""
+    state = state_file.load()
+    if state is None:
+        return Fit([], 0, {}, 0.0), []
+    stepper.load(state["stepper"])
+    return Fit(**state["fit"]), state["seen"]
 
 
 class Stepper(NamedTuple):
@@ -133,86 +169,72 @@ class Stepper(NamedTuple):
     objective: Objective
     total_loss: nn.Module  # from the two losses to the one that is minimised
 
-    def train(self, loader: Iterable[Sample], epoch: int, advance: Callable[[], None]) -> dict[str, float]:
-        """One epoch; the mean of every loss.
+    @classmethod
+    def build(cls, model: PoseModel, fabric: Fabric, objective: Objective, num_batches: int) -> Self:
+        """At the start of a training, with that many batches in an epoch."""
+        total_loss = WEIGHTINGS[objective.loss.weighting]().to(fabric.device)
+        optimizer = build_optimizer(model, objective.recipe, list(total_loss.parameters()))
+        schedule = build_schedule(optimizer, objective.recipe, objective.length.epochs * num_batches)
+        wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+        return cls(fabric, wrapped, wrapped_optimizer, schedule, objective, total_loss)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on, the random numbers too."""
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return parts | {"random": torch.get_rng_state(), "random_cuda": _cuda_rng_state(self.fabric.device)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Be as when `state` was taken."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self.fabric.device)
+
+    @property
+    def look_every(self) -> int:
+        """Steps: on a CPU a look costs nothing."""
+        return 1 if self.fabric.device.type == "cpu" else LOOK_EVERY
+
+    def step(self, batch: Sample, watch: Watch) -> None:
+        """One optimiser step.
 
         Raises:
             UserError: the loss or its gradient is not finite, with the first step where it was not. On a CPU the
                 weights are those before that step; elsewhere they may be up to `LOOK_EVERY` steps further.
         """
-        self.model.train()
-        on_cpu = self.fabric.device.type == "cpu"  # where a look costs nothing
-        watch = Watch(epoch, look_every=1 if on_cpu else LOOK_EVERY)
-        for batch in loader:
-            losses = pose_loss(self.model(batch.image), batch, self.objective.codec, self.objective.loss)
-            minimised = self.total_loss(losses)
+        losses = self.backward(batch)
+        watch.add(torch.cat([losses, self.clip_gradients()[None]]))
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, batch: Sample) -> Tensor:
+        """Gradients of a batch, part by part; its minimised loss, heatmap loss and presence loss (3,)."""
+        num_parts, weights = self.objective.length.accumulate, self.objective.loss
+        targets = Targets.of(batch, self.objective.codec, weights).split(num_parts)
+        found = []
+        for image, wanted in zip(batch.image.tensor_split(num_parts), targets, strict=True):
+            losses = pose_loss(self.model(image), wanted, weights)
+            minimised = self.total_loss(losses, share=len(image) / len(batch.image))
             self.fabric.backward(minimised)
-            watch.add(torch.stack([minimised, losses.heatmap, losses.presence, self.clip_gradients()]))
-            self.optimizer.step()
-            self.schedule.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            advance()
-        return watch.means()
+            found.append(torch.stack([minimised, losses.heatmap, losses.presence]).detach())
+        return torch.stack(found).sum(0)
 
     def clip_gradients(self) -> Tensor:
         """Their norm before; without a limit they stay as they are."""
         limit = self.objective.recipe.clip_norm
-        max_norm = math.inf if limit is None else limit
+        max_norm = float("inf") if limit is None else limit
         norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
         assert norm is not None  # Fabric has none only where it clips values
         return norm
 
 
-class Watch:
-    """The numbers of an epoch's steps, left on the device and looked at every few steps and at the end.
-
-    Args:
-        epoch: for messages.
-        look_every: steps.
-    """
-
-    def __init__(self, epoch: int, look_every: int) -> None:
-        self.epoch, self.look_every = epoch, look_every
-        self.seen: list[list[float]] = []
-        self.unseen: list[Tensor] = []
-
-    def add(self, numbers: Tensor) -> None:
-        """Minimised loss, heatmap loss, presence loss and norm of the gradients (4,) of the next step.
-
-        Raises:
-            UserError: as `look`.
-        """
-        self.unseen.append(numbers.detach())
-        if len(self.unseen) == self.look_every:
-            self.look()
-
-    def look(self) -> None:
-        """Raises:
-        UserError: a loss or a norm that was not finite since the last look.
-        """
-        numbers = torch.stack(self.unseen).tolist() if self.unseen else []
-        self.unseen = []
-        for total, heatmap, presence, norm in numbers:
-            self.seen.append([total, heatmap, presence])
-            where = f"epoch {self.epoch}, step {len(self.seen)}"
-            require_finite(total, f"{where}: the loss is {total} (heatmap {heatmap}, presence {presence})")
-            require_finite(norm, f"{where}: the norm of the gradients is {norm} at a loss of {total}")
-
-    def means(self) -> dict[str, float]:
-        """Of every loss over the epoch.
-
-        Raises:
-            UserError: as `look`.
-        """
-        self.look()
-        means = np.mean(self.seen, axis=0).tolist()
-        return dict(zip(("train_loss", "train_heatmap_loss", "train_presence_loss"), means, strict=True))
+STATEFUL = ("model", "optimizer", "schedule", "total_loss")
 
 
-def require_finite(value: float, finding: str) -> None:
-    """Stop a training that has diverged."""
-    if not math.isfinite(value):
-        raise UserError(f"{finding}, wanted a finite number: lower base.optim.lr or the weights of base.loss")
+def _cuda_rng_state(device: torch.device) -> Tensor | None:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def validate(
@@ -221,7 +243,8 @@ def validate(
     """`calibration_loss` and `calibration_AP` of a model, by the benchmark's own functions, without flip test."""
     losses, parts = [], []
     for batch, output in run_model(model, loader, flip_test=False, shift=False):
-        losses.append(float(pose_loss(output, batch, objective.codec, objective.loss).total) * len(batch.person_index))
+        found = pose_loss(output, Targets.of(batch, objective.codec, objective.loss), objective.loss)
+        losses.append(float(found.total) * len(batch.person_index))
         parts.append(decode_batch(batch, output, objective.codec, VALIDATION_DECODING))
     predictions = concatenate(parts)
     image_ids = np.array([person.image_id for person in persons])

@@ -23,7 +23,8 @@ from bench.data.dataset import PoseDataset, Sample, shuffled_loader
 from bench.data.geometry import Crop
 from bench.inference.predict import on_device
 from bench.training.loop import Length, Objective, fit
-from bench.training.losses import pose_loss
+from bench.training.losses import Targets, pose_loss
+from bench.training.resume import StateFile
 from models import PoseModel, build_model
 from tests.perf.rates import record_number, record_ratios
 from tests.training.toys import Recipe, Weights
@@ -77,6 +78,7 @@ class Setting(NamedTuple):
     samples: PoseDataset
     manifest: CocoDict
     codec: Codec
+    folder: Path
 
     @classmethod
     def of(cls, sizes: Sizes, accelerator: str, manifest: CocoDict, folder: Path) -> "Setting":
@@ -88,7 +90,8 @@ class Setting(NamedTuple):
         samples = PoseDataset(persons, crop, "labelled", AUGMENT, 0, store=store)
         codec = Codec("udp", sizes.input_size, make_model(sizes).heatmap_size, 8.0)
         precision: Any = "bf16-mixed" if accelerator == "cuda" else "32-true"
-        return cls(sizes, Fabric(accelerator=accelerator, devices=1, precision=precision), samples, manifest, codec)
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+        return cls(sizes, fabric, samples, manifest, codec, folder)
 
     def batches(self) -> Iterator[Sample]:
         """Epoch after epoch."""
@@ -125,7 +128,7 @@ def make_step(setting: Setting) -> Callable[[Sample], None]:
     wrapped, optimizer = setting.fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True))
 
     def step(batch: Sample) -> None:
-        loss = pose_loss(wrapped(batch.image), batch, setting.codec, Weights()).total
+        loss = pose_loss(wrapped(batch.image), Targets.of(batch, setting.codec, Weights()), Weights()).total
         setting.fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -174,7 +177,9 @@ def train_whole(setting: Setting) -> list[dict[str, float]]:
     length = Length(sizes.num_epochs, sizes.batch_size, sizes.num_workers)
     objective = Objective(setting.codec, Weights(), Recipe(lr=1e-4), length)
     validated = PoseDataset(persons_of(setting.manifest), setting.samples.crop, "labelled", None, 0)
-    fit(make_model(sizes), setting.fabric, setting.samples, validated, setting.manifest, objective, log.append)
+    state_file = StateFile(setting.folder / "unfinished.pt", "")
+    model, people = make_model(sizes), setting.manifest
+    fit(model, setting.fabric, setting.samples, validated, people, objective, log.append, state_file)
     return log
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.data.codec import Codec
 from bench.data.dataset import Sample
-from bench.training.losses import pose_loss
+from bench.training.losses import Targets, pose_loss
 from models import build_model
 from tests.perf.rates import record_number, record_rate, record_ratio, record_ratios
 
@@ -75,7 +75,7 @@ def make_step(name: str, head: dict[str, object] | None) -> Callable[[], float]:
     codec, batch = Codec("udp", INPUT_SIZE, model.heatmap_size, 4.0), make_batch()
 
     def step() -> float:
-        loss = pose_loss(model(batch.image), batch, codec, Weights()).total
+        loss = pose_loss(model(batch.image), Targets.of(batch, codec, Weights()), Weights()).total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -130,7 +130,7 @@ class LargeStep:
         self.batch = make_batch(LARGE_BATCH, LARGE_SIZE)
 
     def loss(self) -> Tensor:
-        return pose_loss(self.model(self.batch.image), self.batch, self.codec, Weights()).total
+        return pose_loss(self.model(self.batch.image), Targets.of(self.batch, self.codec, Weights()), Weights()).total
 
     def seconds(self) -> float:
         """Of one step, on the processor: other processes do not count."""

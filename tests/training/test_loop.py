@@ -1,6 +1,7 @@
 """The loop: it learns, says the same twice, keeps the best epoch, and stops with a word where it cannot go on."""
 
 from collections.abc import Iterator
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from bench.data.dataset import ordered_loader
 from bench.data.people import Truth
 from bench.errors import UserError
 from bench.training import loop
+from bench.training.loop import Length
 from bench.training.losses import FixedSum
 from bench.training.optim import build_schedule
+from bench.training.watch import Watch
 from models import PoseModel, PoseOutput
 from models.presence_heads import HEADS
 from tests.training.toys import (
     LENGTH,
+    NO_STATE,
     Recipe,
     Training,
     Weights,
@@ -161,7 +165,7 @@ def test_a_later_look_names_the_same_step(look_every: int, place: int, what: str
     """Step 4 of 7 is broken, and so are those after it, as the weights would be."""
     steps = torch.arange(28.0).reshape(7, 4)
     steps[3:, place] = torch.nan
-    watch = loop.Watch(2, look_every)
+    watch = Watch(2, look_every)
     with pytest.raises(UserError, match=rf"^epoch 2, step 4: {what}"):
         for step in steps:
             watch.add(step)
@@ -170,7 +174,7 @@ def test_a_later_look_names_the_same_step(look_every: int, place: int, what: str
 
 @pytest.mark.parametrize("look_every", [1, 3, 7, 100])
 def test_means_do_not_depend_on_when_one_looks(look_every: int) -> None:
-    steps, watch = torch.rand(7, 4), loop.Watch(1, look_every)
+    steps, watch = torch.rand(7, 4), Watch(1, look_every)
     for step in steps:
         watch.add(step)
         assert len(watch.unseen) < look_every
@@ -241,9 +245,46 @@ def test_every_head_and_codec_learns(head: str, codec: str, drawn: CocoDict) -> 
     samples, model = make_samples(persons * 10, aligned=objective.codec.aligned), make_model(head=head)
     calibration = make_samples(persons, aligned=objective.codec.aligned)
     fabric = Fabric(accelerator="cpu", devices=1)
-    first, last = loop.fit(model, fabric, samples, calibration, drawn, objective, lambda _: None).history
+    result = loop.fit(model, fabric, samples, calibration, drawn, objective, lambda _: None, NO_STATE)
+    first, last = result.history
     assert last["train_heatmap_loss"] < first["train_heatmap_loss"]
     assert last["train_presence_loss"] < first["train_presence_loss"]
+
+
+def gradients(drawn: CocoDict, accumulate: int, weights: Weights, codec: str = "udp") -> tuple[list[Tensor], Tensor]:
+    """Of the first batch of eight, and its three losses."""
+    model, fabric = make_model(head="three_class"), Fabric(accelerator="cpu", devices=1)
+    objective = loop.Objective(make_codec(model, codec), weights, Recipe(), Length(1, 8, 0, accumulate))
+    stepper = loop.Stepper.build(model, fabric, objective, num_batches=1)
+    (batch,) = ordered_loader(make_samples(persons_of(drawn), EVERYTHING), 8, num_workers=0)
+    losses = stepper.backward(batch)
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None], losses
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+@pytest.mark.parametrize("absent_heatmaps", ["mask", "zero"])
+@pytest.mark.parametrize("heatmap_mean", ["labelled", "all"])
+def test_parts_of_a_batch_add_up_to_it(
+    heatmap_mean: str, absent_heatmaps: str, accumulate: int, drawn: CocoDict
+) -> None:
+    """Eight persons in parts of three at the most, with unlike numbers of labelled keypoints."""
+    weights = Weights(heatmap_mean=heatmap_mean, absent_heatmaps=absent_heatmaps)
+    (found, losses), (wanted, whole) = gradients(drawn, accumulate, weights), gradients(drawn, 1, weights)
+    torch.testing.assert_close(losses, whole)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("c++") is None, reason="no compiler")
+def test_a_compiled_model_learns_the_same(drawn: CocoDict) -> None:
+    """Up to the order of sums, in weights with their own names."""
+    persons, plain, compiled = persons_of(drawn), make_model(), make_model()
+    compiled.compile()
+    length = LENGTH._replace(epochs=1)
+    wanted = train(plain, make_samples(persons), make_samples(persons), drawn, length=length).result
+    found = train(compiled, make_samples(persons), make_samples(persons), drawn, length=length).result
+    assert list(found.state) == list(wanted.state)
+    assert found.history[0]["train_loss"] == pytest.approx(wanted.history[0]["train_loss"], rel=1e-4)
 
 
 def test_fewer_persons_than_a_batch_are_refused(drawn: CocoDict) -> None:

@@ -1,6 +1,8 @@
 """Small recipes, a small model and samples of drawn people."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,10 +14,12 @@ from bench.data.codec import Codec
 from bench.data.dataset import PoseDataset
 from bench.data.geometry import Crop
 from bench.training.loop import Fit, Length, Objective, fit
+from bench.training.resume import StateFile
 from models import PoseModel, build_model
 from models.presence_heads import HEADS
 
 INPUT_SIZE = (32, 48)  # (w, h)
+NO_STATE = StateFile(Path("never"), "", seconds_between=math.inf)
 LENGTH = Length(epochs=2, batch_size=4, num_workers=0)
 
 
@@ -88,8 +92,10 @@ def train(
     recipe: Recipe = Recipe(),  # noqa: B008  # a tuple, which nobody can change
     length: Length = LENGTH,
     weights: Weights = Weights(),  # noqa: B008
+    state_file: StateFile = NO_STATE,
 ) -> Training:
     log: list[dict[str, float]] = []
     objective = Objective(make_codec(model), weights, recipe, length)
     fabric = Fabric(accelerator="cpu", devices=1)
-    return Training(fit(model, fabric, train_set, calibration_set, calibration, objective, log.append), log)
+    result = fit(model, fabric, train_set, calibration_set, calibration, objective, log.append, state_file)
+    return Training(result, log)
