@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from models.building import create_features, num_channels_of, require_multiple
@@ -33,6 +34,7 @@ class HRNetBackbone(Backbone):
     """Image to the branch (B, C, H/4, W/4) of the highest resolution after stage 4."""
 
     num_layers = NUM_STAGES - 1
+    memory_format = torch.channels_last
 
     def __init__(self, backbone: str) -> None:
         super().__init__()

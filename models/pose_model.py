@@ -33,6 +33,7 @@ class Backbone(nn.Module):
 
     num_channels: int  # C
     num_layers: int  # L
+    memory_format = torch.contiguous_format  # of weights (and so of what convolutions make) that measured fastest
 
     def layer_of(self, name: str) -> int:
         """Where a name of its state dict belongs: 0 stem or embedding, 1..L layers, L + 1 what follows them."""
@@ -85,6 +86,7 @@ class PoseModel(nn.Module):
         if presence_head is not None:
             shapes = HeadShapes(num_keypoints, self.heatmap_size, backbone.num_channels)
             self.presence_head = build_head(shapes, **presence_head)
+        self.to(memory_format=backbone.memory_format)
 
     @torch.no_grad()
     def _measure(self, input_size: tuple[int, int]) -> tuple[int, int]:

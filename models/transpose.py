@@ -80,6 +80,8 @@ class TransPoseBackbone(Backbone):
         ValueError: the stem's strides do not divide the input, or timm has no such stem.
     """
 
+    memory_format = torch.channels_last
+
     def __init__(
         self,
         input_size: tuple[int, int],

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from models.pose_model import NORMALISATIONS, Backbone, PoseModel
 from models.presence_heads import HEADS
-from tests.models.small import INPUT_SIZE, SMALL, build_small
+from tests.models.small import INPUT_SIZE, SMALL, build_small, make_images
 
 NUM_KEYPOINTS = 5
 CONV_HEAD = {"type": "conv", "dropout": 0.0, "dropout_at": "hidden", "detach": False}
@@ -290,3 +290,15 @@ def test_a_frozen_model_still_says_what_it_did() -> None:
         assert wanted is not None
         assert torch.equal(found, wanted)
     assert not model.training
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_order_of_weights_in_memory_is_no_part_of_a_result(name: str) -> None:
+    """Convolutional models keep channels last; what is loaded into them is ordered so too."""
+    model = build_small(name)
+    image = make_images(2)
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()
+    torch.testing.assert_close(model.eval()(image).heatmaps, plain(image).heatmaps, rtol=1e-4, atol=1e-5)
+    model.load_state_dict(plain.state_dict())
+    wide = [value for value in model.parameters() if value.ndim == 4 and min(value.shape) > 1]
+    assert all(value.is_contiguous(memory_format=model.backbone.memory_format) for value in wide)
