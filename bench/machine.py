@@ -4,8 +4,6 @@ import os
 import sys
 from typing import Literal
 
-import torch
-
 Workers = int | Literal["auto"]
 MOST_WORKERS = 12
 """From a store of crops fewer feed a GPU; each takes memory."""
@@ -16,11 +14,11 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def count_workers(asked: Workers, device: torch.device) -> int:
+def count_workers(asked: Workers, device_type: str) -> int:
     """Processes that read images: as many as asked for, or by the machine.
 
     A GPU has all cores read for it; on a CPU the model needs them itself.
     """
     if asked != "auto":
         return asked
-    return min(num_cores(), MOST_WORKERS) if device.type == "cuda" else 0
+    return min(num_cores(), MOST_WORKERS) if device_type == "cuda" else 0

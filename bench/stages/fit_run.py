@@ -15,8 +15,8 @@ from bench.data.crop_store import open_crop_store
 from bench.data.hashing import sha256_of
 from bench.errors import UserError
 from bench.machine import count_workers
+from bench.stages.code import sha256_of_stage
 from bench.stages.files import RunFiles, crops_dir, manifest_file
-from bench.stages.provenance import sha256_of_code
 from bench.stages.run_model import build, build_codec, build_crop, build_samples, read_manifest
 from bench.training.loop import Fit, Length, Objective, fit
 from bench.training.resume import StateFile
@@ -51,7 +51,7 @@ def fit_run(
         store = open_crop_store(crops_dir(profile), train, image_sizes(whole), crop, fitting.augment)
     train_set = build_samples(config, codec, train, policy, fitting.augment, seed, store)
     calibration_set = build_samples(config, codec, persons_of(calibration), policy, None, seed)
-    num_workers = count_workers(config.num_workers, fabric.device)
+    num_workers = count_workers(config.num_workers, fabric.device.type)
     length = Length(fitting.epochs, fitting.batch_size, num_workers, fitting.accumulate)
     objective = Objective(codec, fitting.loss, fitting.optim, length)
 
@@ -72,7 +72,14 @@ def fit_run(
 def digest(config: TrainConfig, profile: str, seed: int, device: torch.device) -> str:
     """Of all that a training depends on."""
     people = sha256_of(manifest_file(profile, name) for name in ("train", "calibration"))
-    depends = [config.model_dump_json(), str(seed), people, sha256_of_code(), torch.__version__, device_name(device)]
+    depends = [
+        config.model_dump_json(),
+        str(seed),
+        people,
+        sha256_of_stage("train"),
+        torch.__version__,
+        device_name(device),
+    ]
     return hashlib.sha256("\n".join(depends).encode()).hexdigest()
 
 

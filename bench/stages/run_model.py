@@ -95,7 +95,7 @@ class TrainedRun(NamedTuple):
     @property
     def num_workers(self) -> int:
         """Processes that read its images."""
-        return count_workers(self.config.num_workers, self.fabric.device)
+        return count_workers(self.config.num_workers, self.fabric.device.type)
 
     def predict(self, samples: PoseDataset) -> Predictions:
         """Predictions for every person of the samples, in their order."""

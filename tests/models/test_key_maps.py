@@ -319,7 +319,7 @@ def test_transpose_computes_what_the_published_one_computes(kind: str, tmp_path:
     with torch.no_grad():
         wanted = published(state, model.normalise(images))
     assert wanted.std() > 0.1
-    torch.testing.assert_close(heatmaps_of(model, images), wanted, rtol=0, atol=1e-4 * float(wanted.std()))
+    torch.testing.assert_close(heatmaps_of(model, images), wanted, rtol=0, atol=3e-4 * float(wanted.std()))
 
 
 def test_transpose_of_published_size_has_every_tensor(tmp_path: Path) -> None:

@@ -317,7 +317,8 @@ def test_hf_home_is_where_the_weights_are_looked_for(tmp_path: Path) -> None:
         "from models import build_model\n"
         f"sizes = {TRANSPOSE | {'init': 'timm:resnet18.a1_in1k'}}\n"
         "model = build_model('transpose', input_size=(64, 96), num_keypoints=17, presence_head=None, **sizes)\n"
-        f"save_file(model.state_dict(), {str(tmp_path / 'loaded.safetensors')!r})\n"
+        "state = {name: value.contiguous() for name, value in model.state_dict().items()}\n"
+        f"save_file(state, {str(tmp_path / 'loaded.safetensors')!r})\n"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE"))}
     environment |= {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
