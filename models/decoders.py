@@ -4,6 +4,7 @@ Letters: B batch, C channels, K keypoints, h w feature size, H W heatmap size, R
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -59,13 +60,24 @@ def bilinear_matrix(length: int, factor: int, like: Tensor) -> Tensor:
     return functional.interpolate(units, scale_factor=factor, mode="linear", align_corners=False)[0].T.to(like.dtype)
 
 
+def runs_fused(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `models.fused_bilinear` takes features there: the type is single or half precision, on a GPU that knows
+    bfloat16 (compute capability 8.0), with Triton, which torch brings along on Linux only."""
+    return (
+        device.type == "cuda"
+        and dtype != torch.float64
+        and find_spec("triton") is not None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
 class BandedBilinear(nn.Module):
     """Bilinear upsampling, ReLU, 1x1 convolution, without ever holding the upsampled features.
 
     At the input's resolution these take 147 MiB an image and tensor (224 x 224, 768 channels, float32), of which
-    training would keep two. So the heatmaps are made in bands of `factor` rows, each of which reads three rows of
-    features at the most; for the backward pass a band is computed again instead of kept. Values are those of the plain
-    form.
+    training would keep two. On a GPU one kernel goes from features to heatmaps (`models.fused_bilinear`). Elsewhere,
+    and in double precision, the heatmaps are made in bands of `factor` rows, each of which reads three rows of features
+    at the most; for the backward pass a band is computed again instead of kept. Values are those of the plain form.
     """
 
     def __init__(self, sizes: DecoderSizes) -> None:
@@ -75,6 +87,15 @@ class BandedBilinear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, h, w) to heatmaps (B, K, H, W)."""
+        return self.fused(features) if runs_fused(features.device, features.dtype) else self.banded(features)
+
+    def fused(self, features: Tensor) -> Tensor:
+        from models.fused_bilinear import fused_bilinear  # noqa: PLC0415  # Triton is not everywhere
+
+        assert self.convolution.bias is not None
+        return fused_bilinear(features, self.convolution.weight.flatten(1), self.convolution.bias, self.factor)
+
+    def banded(self, features: Tensor) -> Tensor:
         height, width = features.shape[-2:]
         down = bilinear_matrix(height, self.factor, features)  # (H, h)
         across = bilinear_matrix(width, self.factor, features)  # (W, w)
