@@ -301,16 +301,19 @@ class TrainParams(Params):
     batch_size: Annotated[int, Field(ge=2)]
     accumulate: Count  # parts of a batch that go through the model one after the other
     compile: bool  # by torch.compile
+    devices: Count  # that share every batch, of one node
+    num_nodes: Count
     precision: Literal["32-true", "bf16-mixed"]
     num_workers: NumWorkers
     crop_store: bool  # decode every image once, not in every epoch (`bench.data.crop_store`)
 
     @model_validator(mode="after")
     def _parts_hold_two(self) -> Self:
-        if self.batch_size < 2 * self.accumulate:  # batch normalisation needs two
+        num_parts = self.accumulate * self.devices * self.num_nodes
+        if self.batch_size < 2 * num_parts:  # batch normalisation needs two
             raise ValueError(
-                f"accumulate: found {self.accumulate}, wanted two persons or more in each part of a batch of"
-                f" {self.batch_size}"
+                f"found {num_parts} parts (accumulate x devices x num_nodes) of a batch of {self.batch_size},"
+                " wanted two persons or more in each"
             )
         return self
 
@@ -485,7 +488,14 @@ class FitConfig(Params):
     batch_size: int
     accumulate: int
     compile: bool
+    devices: int
+    num_nodes: int
     crop_store: bool
+
+    @property
+    def processes(self) -> tuple[int, int]:
+        """Of each node, and how many nodes."""
+        return self.devices, self.num_nodes
 
 
 class TrainConfig(Params):
@@ -539,6 +549,8 @@ class TrainConfig(Params):
             batch_size=base.train.batch_size,
             accumulate=base.train.accumulate,
             compile=base.train.compile,
+            devices=base.train.devices,
+            num_nodes=base.train.num_nodes,
             crop_store=base.train.crop_store,
         )
 

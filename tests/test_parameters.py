@@ -55,7 +55,10 @@ SMALL = {
 }
 
 # Leaves that must not change any result: how fast, not what.
-NEUTRAL = {"base.train.compile", "base.train.num_workers", "base.train.crop_store", "test.batch_size"}
+NEUTRAL = {
+    "base.train.compile", "base.train.devices", "base.train.num_nodes", "base.train.num_workers",
+    "base.train.crop_store", "test.batch_size",
+}  # fmt: skip
 
 # What each leaf is changed to.
 PERTURBED: Tree = {
@@ -137,6 +140,8 @@ PERTURBED: Tree = {
     "base.train.batch_size": 4,
     "base.train.accumulate": 2,
     "base.train.compile": True,
+    "base.train.devices": 2,
+    "base.train.num_nodes": 2,
     "base.train.precision": "bf16-mixed",
     "base.train.num_workers": 1,
     "base.train.crop_store": True,

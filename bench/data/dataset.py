@@ -129,24 +129,41 @@ def _take(labels: Labels, indices: NDArray[np.int64]) -> Labels:
     return Labels(labels.visibility[indices], None if truth is None else truth[indices], labels.at_border[indices])
 
 
+class Part(NamedTuple):
+    """Which of several processes' parts of the same work."""
+
+    number: int = 0
+    of: int = 1
+
+    def take(self, keys: list[Key]) -> list[Key]:
+        """A run of them; parts differ by one at most."""
+        return keys[len(keys) * self.number // self.of : len(keys) * (self.number + 1) // self.of]
+
+
+WHOLE = Part()
+
+
 def shuffled_loader(
-    dataset: PoseDataset, batch_size: int, num_workers: int, epoch: int, start: int = 0
+    dataset: PoseDataset, batch_size: int, num_workers: int, epoch: int, start: int = 0, part: Part = WHOLE
 ) -> DataLoader[Sample]:
-    """One epoch in seeded random order, from a batch on; the last, incomplete batch is left out."""
+    """One epoch in seeded random order, from a batch on, of each a part; the last, incomplete batch is left out."""
     order = np.random.default_rng((dataset.seed, epoch)).permutation(len(dataset.persons))
-    keys = [(epoch, int(index)) for index in order[start * batch_size :]]
-    return _loader(dataset, keys, batch_size, num_workers, drop_last=True)
+    keys = [(epoch, int(index)) for index in order]
+    whole = _batches(keys, batch_size)[start : len(keys) // batch_size]
+    return _loader(dataset, [part.take(batch) for batch in whole], num_workers)
 
 
-def ordered_loader(dataset: PoseDataset, batch_size: int, num_workers: int) -> DataLoader[Sample]:
-    """Every person once, in order, in the plain view."""
+def ordered_loader(dataset: PoseDataset, batch_size: int, num_workers: int, part: Part = WHOLE) -> DataLoader[Sample]:
+    """Every person of a part once, in order, in the plain view."""
     keys = [(0, index) for index in range(len(dataset.persons))]
-    return _loader(dataset, keys, batch_size, num_workers, drop_last=False)
+    return _loader(dataset, _batches(part.take(keys), batch_size), num_workers)
 
 
-def _loader(
-    dataset: PoseDataset, keys: Sequence[Key], batch_size: int, num_workers: int, *, drop_last: bool
-) -> DataLoader[Sample]:
+def _batches(keys: list[Key], batch_size: int) -> list[list[Key]]:
+    return [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
+
+
+def _loader(dataset: PoseDataset, batches: list[list[Key]], num_workers: int) -> DataLoader[Sample]:
     """A GPU copies from pinned memory while it computes.
 
     With a generator of its own: to start workers the library draws a random number, and dropout would depend on who
@@ -154,11 +171,9 @@ def _loader(
     """
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=keys,
+        batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )

@@ -23,6 +23,7 @@ from bench.training.resume import StateFile
 from models import PoseModel
 
 SUBSET_SEED = 0
+DEVICE_SEEDS = 2**32  # beyond all seeds of parameters
 
 
 def fit_run(
@@ -34,6 +35,8 @@ def fit_run(
 ) -> tuple[PoseModel, Fit]:
     """Train on a profile's manifests, seeded and deterministic (on a GPU where an operation can be).
 
+    Every process of the fabric calls this, and has the same result.
+
     A training that was stopped goes on from `files.unfinished`, which is the caller's to remove once the result is
     written.
     """
@@ -42,13 +45,16 @@ def fit_run(
     torch.use_deterministic_algorithms(True, warn_only=fabric.device.type == "cuda")
     model = build(config, pretrained=True)
     model.freeze(fitting.optim.trainable_layers)
+    if fabric.global_rank:  # the first process goes on as if alone; what others drop is their own affair
+        torch.manual_seed(DEVICE_SEEDS * fabric.global_rank + seed)
     codec, policy = build_codec(config, model), fitting.presence_policy
     calibration, whole = read_manifest(profile, "calibration"), read_manifest(profile, "train")
     train = some_persons(persons_of(whole), fitting.num_persons)
     store = None
     if fitting.crop_store:
         crop = build_crop(config, codec)
-        store = open_crop_store(crops_dir(profile), train, image_sizes(whole), crop, fitting.augment)
+        with fabric.rank_zero_first(local=True):  # which writes it
+            store = open_crop_store(crops_dir(profile), train, image_sizes(whole), crop, fitting.augment)
     train_set = build_samples(config, codec, train, policy, fitting.augment, seed, store)
     calibration_set = build_samples(config, codec, persons_of(calibration), policy, None, seed)
     num_workers = count_workers(config.num_workers, fabric.device.type)
@@ -57,7 +63,7 @@ def fit_run(
 
     def log_and_print(record: dict[str, float]) -> None:
         log(record)
-        print("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
+        fabric.print("  ".join(f"{name} {value:.5g}" for name, value in record.items()))
 
     state_file = StateFile(files.unfinished, digest(config, profile, seed, fabric.device))
     if fitting.compile:

@@ -71,9 +71,15 @@ def read_manifest(profile: str, name: str) -> CocoDict:
     return read_coco(manifest_file(profile, name))
 
 
-def build_fabric(precision: str) -> Fabric:
-    """One device, the best there is."""
-    return Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
+def build_fabric(precision: str, devices: int = 1, num_nodes: int = 1) -> Fabric:
+    """The best devices there are, one or as many of every node."""
+    return Fabric(
+        accelerator="auto",
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy="ddp" if devices * num_nodes > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
 
 
 class TrainedRun(NamedTuple):

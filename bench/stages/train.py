@@ -28,7 +28,11 @@ def main(profile: str, run: str, seed: int) -> None:
     loggers = asked_loggers()
     config = read_model(plan_dir(profile) / run / "train.json", TrainConfig)
     files = RunFiles(profile, run, seed)
-    fabric = build_fabric(config.precision)
+    fabric = build_fabric(config.precision, *(config.fitting.processes if config.fitting else ()))
+    fabric.launch()
+    if config.fitting and not fabric.is_global_zero:
+        fit_run(config, config.fitting, files, fabric, log=lambda _: None)
+        return  # the first process writes for all
     with Live(str(files.live), save_dvc_exp=False, report=None, dvcyaml=None) as live:
         if config.fitting is None:
             source, model, result = take_published(config)

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor, nn
@@ -24,6 +27,7 @@ from bench.metrics.average_precision import OKSEvaluation
 from bench.metrics.oks import match
 from bench.training.losses import WEIGHTINGS, LossWeights, Targets, pose_loss
 from bench.training.optim import Recipe, build_optimizer, build_schedule
+from bench.training.processes import gather, mean_of, part_of
 from bench.training.resume import StateFile
 from bench.training.watch import LOOK_EVERY, Watch
 from models import PoseModel
@@ -116,7 +120,8 @@ def fit(
             f"base.train.batch_size: found {length.batch_size}, wanted at most the {len(train_set.persons)} persons"
         )
     stepper = Stepper.build(model, fabric, objective, num_batches)
-    in_order = on_device(fabric, ordered_loader(calibration_set, length.batch_size, length.num_workers))
+    part = part_of(fabric)
+    in_order = on_device(fabric, ordered_loader(calibration_set, length.batch_size, length.num_workers, part))
     truth = Truth.of(calibration)
     done, seen = resume(stepper, state_file)
     start = time.perf_counter() - done.seconds
@@ -124,10 +129,12 @@ def fit(
         log(record)
 
     def save_if_due(watch: Watch) -> None:
-        if state_file.is_due:
-            watch.look()
-            so_far = done._replace(seconds=time.perf_counter() - start)
-            state_file.save({"fit": so_far._asdict(), "seen": watch.seen, "stepper": stepper.state()})
+        if watch.unseen or not fabric.broadcast(state_file.is_due):  # where the device is waited for anyway
+            return
+        so_far = done._replace(seconds=time.perf_counter() - start)
+        state = {"fit": so_far._asdict(), "seen": watch.seen, "stepper": stepper.state()}
+        if fabric.is_global_zero:
+            state_file.save(state)
 
     with Progress(*PROGRESS_COLUMNS, disable=not fabric.is_global_zero) as progress:
         num_done = len(done.history) * num_batches + len(seen)
@@ -136,14 +143,14 @@ def fit(
         for epoch in range(len(done.history) + 1, length.epochs + 1):
             progress.update(task, description=f"epoch {epoch}/{length.epochs}")
             watch = Watch(epoch, stepper.look_every, seen)
-            loader = shuffled_loader(train_set, length.batch_size, length.num_workers, epoch, start=len(seen))
+            loader = shuffled_loader(train_set, length.batch_size, length.num_workers, epoch, len(seen), part)
             stepper.model.train()
             for batch in on_device(fabric, loader):
                 stepper.step(batch, watch)
                 progress.advance(task, length.batch_size)
                 save_if_due(watch)
             record = {"epoch": epoch} | watch.means()
-            record |= validate(stepper.model, in_order, truth, calibration_set.persons, objective)
+            record |= validate(stepper.model, in_order, truth, calibration_set.persons, objective, fabric)
             done, seen = done.with_epoch(record, model), []
             log(record)
             save_if_due(Watch(epoch + 1, stepper.look_every))
@@ -163,7 +170,7 @@ class Stepper(NamedTuple):
     """What one optimiser step needs."""
 
     fabric: Fabric
-    model: nn.Module
+    model: _FabricModule
     optimizer: Optimizer
     schedule: LambdaLR
     objective: Objective
@@ -172,24 +179,25 @@ class Stepper(NamedTuple):
     @classmethod
     def build(cls, model: PoseModel, fabric: Fabric, objective: Objective, num_batches: int) -> Self:
         """At the start of a training, with that many batches in an epoch."""
-        total_loss = WEIGHTINGS[objective.loss.weighting]().to(fabric.device)
+        total_loss = WEIGHTINGS[objective.loss.weighting](partial(mean_of, fabric)).to(fabric.device)
         optimizer = build_optimizer(model, objective.recipe, list(total_loss.parameters()))
         schedule = build_schedule(optimizer, objective.recipe, objective.length.epochs * num_batches)
         wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
         return cls(fabric, wrapped, wrapped_optimizer, schedule, objective, total_loss)
 
     def state(self) -> dict[str, Any]:
-        """All that the next steps depend on, the random numbers too."""
+        """All that the next steps depend on, the random numbers of every process too."""
         parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        return parts | {"random": torch.get_rng_state(), "random_cuda": _cuda_rng_state(self.fabric.device)}
+        return parts | {"random": gather(self.fabric, _random_state(self.fabric.device))}
 
     def load(self, state: dict[str, Any]) -> None:
         """Be as when `state` was taken."""
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"], self.fabric.device)
+        on_cpu, on_gpu = state["random"][self.fabric.global_rank]
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, self.fabric.device)
 
     @property
     def look_every(self) -> int:
@@ -210,16 +218,23 @@ class Stepper(NamedTuple):
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, batch: Sample) -> Tensor:
-        """Gradients of a batch, part by part; its minimised loss, heatmap loss and presence loss (3,)."""
-        num_parts, weights = self.objective.length.accumulate, self.objective.loss
-        targets = Targets.of(batch, self.objective.codec, weights).split(num_parts)
-        found = []
+        """Gradients of a batch, part by part; its minimised loss, heatmap loss and presence loss (3,).
+
+        Of several processes' parts of a batch they are the mean, since divisors are.
+        """
+        num_parts, weights, mean = self.objective.length.accumulate, self.objective.loss, partial(mean_of, self.fabric)
+        targets = Targets.of(batch, self.objective.codec, weights, mean).split(num_parts)
+        found: list[Tensor] = []
         for image, wanted in zip(batch.image.tensor_split(num_parts), targets, strict=True):
-            losses = pose_loss(self.model(image), wanted, weights)
-            minimised = self.total_loss(losses, share=len(image) / len(batch.image))
-            self.fabric.backward(minimised)
+            with self.fabric.no_backward_sync(self.model, enabled=len(found) < num_parts - 1):
+                losses = pose_loss(self.model(image), wanted, weights)
+                minimised = self.total_loss(losses, share=len(image) / len(batch.image))
+                self.fabric.backward(minimised)
             found.append(torch.stack([minimised, losses.heatmap, losses.presence]).detach())
-        return torch.stack(found).sum(0)
+        for parameter in self.total_loss.parameters():  # which the library does not know
+            assert parameter.grad is not None
+            parameter.grad = mean(parameter.grad)
+        return mean(torch.stack(found).sum(0))
 
     def clip_gradients(self) -> Tensor:
         """Their norm before; without a limit they stay as they are."""
@@ -233,23 +248,37 @@ class Stepper(NamedTuple):
 STATEFUL = ("model", "optimizer", "schedule", "total_loss")
 
 
-def _cuda_rng_state(device: torch.device) -> Tensor | None:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Of the CPU and of the GPU, if there is one."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def validate(
-    model: nn.Module, loader: Iterable[Sample], truth: Truth, persons: Sequence[Person], objective: Objective
+    model: nn.Module,
+    loader: Iterable[Sample],
+    truth: Truth,
+    persons: Sequence[Person],
+    objective: Objective,
+    fabric: Fabric,
 ) -> dict[str, float]:
-    """`calibration_loss` and `calibration_AP` of a model, by the benchmark's own functions, without flip test."""
-    losses, parts = [], []
+    """`calibration_loss` and `calibration_AP` of a model, by the benchmark's own functions, without flip test.
+
+    Of the persons each process loads its part; all get the numbers of all.
+    """
+    weights = objective.loss
+    parts, sums = [], torch.zeros(2, 2, device=fabric.device)  # of heatmap and presence losses, and their divisors
     for batch, output in run_model(model, loader, flip_test=False, shift=False):
-        found = pose_loss(output, Targets.of(batch, objective.codec, objective.loss), objective.loss)
-        losses.append(float(found.total) * len(batch.person_index))
+        targets = Targets.of(batch, objective.codec, weights)
+        losses = pose_loss(output, targets, weights)
+        sums += torch.stack([torch.stack([losses.heatmap, losses.presence]) * targets.divisors, targets.divisors])
         parts.append(decode_batch(batch, output, objective.codec, VALIDATION_DECODING))
-    predictions = concatenate(parts)
+    predictions = concatenate(list(chain.from_iterable(gather(fabric, parts))))
     image_ids = np.array([person.image_id for person in persons])
     bbox_scores = np.array([person.bbox_score for person in persons])
     scores = person_scores(VALIDATION_SCORE_RULE, bbox_scores, predictions.score, presence=None)
     detections = truth.detections(image_ids, predictions.keypoints, predictions.score.astype(np.float64), scores)
     evaluation = OKSEvaluation(match(truth.people, detections, truth.num_images))
-    return {"calibration_loss": sum(losses) / len(persons), "calibration_AP": evaluation.stats["AP"]}
+    of_all, divisors = mean_of(fabric, sums)
+    heatmap, presence = (of_all / divisors).tolist()
+    loss = weights.heatmap_weight * heatmap + weights.presence_weight * presence
+    return {"calibration_loss": loss, "calibration_AP": evaluation.stats["AP"]}

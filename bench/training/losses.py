@@ -34,8 +34,8 @@ class Losses(NamedTuple):
 
 
 def sum_of_weights(weight: Tensor) -> Tensor:
-    """Of a mean over what counts; 1 where nothing does."""
-    return weight.sum().clamp_min(1)
+    """Of a mean over what counts."""
+    return weight.sum()
 
 
 def number_of_weights(weight: Tensor) -> Tensor:
@@ -76,6 +76,15 @@ def visibility_cross_entropy(logits: Tensor, visibility: Tensor, present_weight:
     return (per_keypoint * present_weight.flatten()).sum() / divisor
 
 
+Mean = Callable[[Tensor], Tensor]
+"""Of what processes have that share a batch."""
+
+
+def itself(value: Tensor) -> Tensor:
+    """The mean of one."""
+    return value
+
+
 class Targets(NamedTuple):
     """What the outputs of a batch, or of a part of one, are held against."""
 
@@ -84,17 +93,18 @@ class Targets(NamedTuple):
     visibility: Tensor  # (B, K)
     present: Tensor  # (B, K)
     present_weight: Tensor  # (B, K)
-    divisors: Tensor  # (2,) of the sums over heatmaps and presence, those of the whole batch
+    divisors: Tensor  # (2,) of the sums over heatmaps and presence, those of the whole batch; 1 where nothing counts
 
     @classmethod
-    def of(cls, batch: Sample, codec: Codec, weights: LossWeights) -> Self:
-        """Of a whole batch."""
+    def of(cls, batch: Sample, codec: Codec, weights: LossWeights, mean: Mean = itself) -> Self:
+        """Of a whole batch, or of one process's part of it, where `mean` is that over processes."""
         labelled = (batch.visibility > 0).float()
         heatmaps, weight = encode(batch.keypoints_input, labelled, codec)
         if weights.absent_heatmaps == "zero":
             # The target of a keypoint that is not there is an empty heatmap; "mask" leaves such heatmaps untrained.
             weight = weight + (1 - batch.present) * batch.present_weight * (1 - labelled)
         divisors = torch.stack([HEATMAP_MEANS[weights.heatmap_mean](weight), sum_of_weights(batch.present_weight)])
+        divisors = mean(divisors).clamp_min(1)
         return cls(heatmaps, weight, batch.visibility, batch.present, batch.present_weight, divisors)
 
     def split(self, num_parts: int) -> list[Self]:
@@ -134,10 +144,14 @@ class UncertaintySum(nn.Module):
 
     Variances are those that minimise the sum on what is seen first, then they are trained: from 1, thousands of steps
     would pass before a heatmap loss of a thousandth counts.
+
+    Args:
+        mean: over the processes that share a batch, which start alike.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Mean = itself) -> None:
         super().__init__()
+        self.mean = mean
         self.log_variances = nn.Parameter(torch.zeros(2))  # of heatmap and presence
         self.is_set = False  # no tensor: to read one at every step, a GPU would have to be waited for
 
@@ -146,7 +160,8 @@ class UncertaintySum(nn.Module):
         terms = torch.stack([losses.heatmap / 2, losses.presence])
         if not self.is_set:
             with torch.no_grad():
-                self.log_variances.copy_((2 * terms / share).clamp_min(torch.finfo(terms.dtype).tiny).log())
+                first = self.mean(2 * terms / share)
+                self.log_variances.copy_(first.clamp_min(torch.finfo(terms.dtype).tiny).log())
             self.is_set = True
         return ((-self.log_variances).exp() * terms + share * self.log_variances / 2).sum()
 
@@ -157,5 +172,5 @@ class UncertaintySum(nn.Module):
         self.is_set = state["is_set"]
 
 
-WEIGHTINGS: dict[str, Callable[[], nn.Module]] = {"fixed": FixedSum, "uncertainty": UncertaintySum}
+WEIGHTINGS: dict[str, Callable[[Mean], nn.Module]] = {"fixed": lambda _: FixedSum(), "uncertainty": UncertaintySum}
 """How the two losses become the one that is minimised."""

@@ -333,6 +333,8 @@ def test_the_truth_itself_has_an_ap_of_one(name: str, drawn: CocoDict) -> None:
             return PoseOutput(next(truths), None)
 
     objective = loop.Objective(codec, Weights(), Recipe(), LENGTH)
-    record = loop.validate(Oracle(), loader, Truth.of(drawn), samples.persons, objective)
+    record = loop.validate(
+        Oracle(), loader, Truth.of(drawn), samples.persons, objective, Fabric(accelerator="cpu", devices=1)
+    )
     assert record["calibration_AP"] == pytest.approx(1)
     assert record["calibration_loss"] == 0

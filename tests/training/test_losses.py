@@ -49,15 +49,15 @@ def loss_of(output: PoseOutput, sample: Sample, weights: Weights) -> Losses:
 
 
 def mean_mse(heatmaps: Tensor, target: Tensor, weight: Tensor, mean: str) -> Tensor:
-    return heatmap_mse(heatmaps, target, weight, HEATMAP_MEANS[mean](weight))
+    return heatmap_mse(heatmaps, target, weight, HEATMAP_MEANS[mean](weight).clamp_min(1))
 
 
 def mean_bce(logits: Tensor, present: Tensor, weight: Tensor) -> Tensor:
-    return presence_bce(logits, present, weight, sum_of_weights(weight))
+    return presence_bce(logits, present, weight, sum_of_weights(weight).clamp_min(1))
 
 
 def mean_cross_entropy(logits: Tensor, visibility: Tensor, weight: Tensor) -> Tensor:
-    return visibility_cross_entropy(logits, visibility, weight, sum_of_weights(weight))
+    return visibility_cross_entropy(logits, visibility, weight, sum_of_weights(weight).clamp_min(1))
 
 
 def logit(probability: float) -> float:

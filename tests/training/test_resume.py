@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from bench.config import AugmentParams
 from bench.data.coco import CocoDict, persons_of
@@ -26,13 +28,20 @@ LENGTH = Length(epochs=3, batch_size=4, num_workers=0)
 NUM_STEPS = 6  # of eight persons
 
 
-def run(drawn: CocoDict, state_file: StateFile, weighting: str = "fixed", length: Length = LENGTH) -> Fit:
+def run(
+    drawn: CocoDict,
+    state_file: StateFile,
+    weighting: str = "fixed",
+    length: Length = LENGTH,
+    fabric: Fabric | None = None,
+) -> Fit:
     """A training with all that is random: views, order, dropout, stochastic depth."""
     persons, recipe = persons_of(drawn), Recipe(schedule="cosine")
     model = make_model(dropout=0.4, drop_path=0.3)
+    torch.manual_seed(fabric.global_rank if fabric else 0)
     samples, calibration = make_samples(persons, AUGMENT), make_samples(persons[:3])
     weights = Weights(weighting=weighting)
-    return train(model, samples, calibration, drawn, recipe, length, weights, state_file).result
+    return train(model, samples, calibration, drawn, recipe, length, weights, state_file, fabric).result
 
 
 def assert_same(found: Fit, wanted: Fit) -> None:
@@ -238,3 +247,56 @@ def test_killed_at_any_moment_it_comes_to_the_same_bits(
     last.join()
     assert last.exitcode == 0
     assert_same(Fit(**torch.load(tmp_path / "result.pt")), wanted)
+
+
+# Two processes that share every batch.
+
+
+def train_one_of_two(rank: int, port: int, drawn: CocoDict, folder: Path, stopped_at: int | None) -> None:
+    """As a launcher starts it, which says by the environment who is who; one process kills itself before a step."""
+    torch.set_num_threads(1)
+    who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "a"}
+    os.environ |= {name: str(value) for name, value in (who | where).items()}
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    plain, left = loop.Stepper.step, iter(range(10**6))
+
+    def step(self: loop.Stepper, *arguments: Any) -> None:
+        if next(left) == stopped_at and rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain(self, *arguments)
+
+    loop.Stepper.step = step  # type: ignore[method-assign]
+    result = run(drawn, Eager(folder / "state.pt", "a"), fabric=fabric)
+    if rank == 0:
+        torch.save(result._asdict(), folder / "result.pt")
+
+
+def train_two(drawn: CocoDict, folder: Path, stopped_at: int | None = None) -> list[int | None]:
+    """Their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    pair = [context.Process(target=train_one_of_two, args=(rank, port, drawn, folder, stopped_at)) for rank in range(2)]
+    for process in pair:
+        process.start()
+    for process in reversed(pair):
+        process.join()
+    return [process.exitcode for process in pair]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 4])
+def test_two_processes_go_on_together(step: int, drawn: CocoDict, tmp_path: Path) -> None:
+    """One is killed, which ends the other; both go on, each with its own random numbers."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    assert train_two(drawn, whole) == [0, 0]
+    first, second = train_two(drawn, broken, stopped_at=step)
+    assert first not in (0, None)
+    assert second == -signal.SIGKILL
+    assert train_two(drawn, broken) == [0, 0]
+    assert_same(Fit(**torch.load(broken / "result.pt")), Fit(**torch.load(whole / "result.pt")))

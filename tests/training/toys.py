@@ -93,9 +93,10 @@ def train(
     length: Length = LENGTH,
     weights: Weights = Weights(),  # noqa: B008
     state_file: StateFile = NO_STATE,
+    fabric: Fabric | None = None,
 ) -> Training:
     log: list[dict[str, float]] = []
     objective = Objective(make_codec(model), weights, recipe, length)
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
     result = fit(model, fabric, train_set, calibration_set, calibration, objective, log.append, state_file)
     return Training(result, log)
