@@ -6,6 +6,7 @@ changes `test` or `evaluate`.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ TOP_LEVEL_KEYS = (
     "profile", "seeds", *PROFILE_SECTIONS, "profiles", "experiments", "studies", "ablations", "retests", "warmstart",
 )  # fmt: skip
 RETESTED = ("test", "evaluate")
+MOST_VALUES = 100_000
+"""In a file, with every alias written out: `full` and `paper` have 3,000 together."""
 
 
 class Layer(NamedTuple):
@@ -118,7 +121,32 @@ def _read_yaml(file: Path) -> Tree:
         raise UserError(f"{where}not valid YAML: {str(error.problem).splitlines()[0]}") from error
     except YAMLError as error:
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}") from error
+    if _expanded_size(raw, {}) > MOST_VALUES:
+        raise UserError(f"found more than {MOST_VALUES} values, or aliases that hold themselves, wanted fewer")
+    _check_key_types("top level", raw)
     return _mapping("top level", raw)
+
+
+def _check_key_types(path: str, node: Any) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _check_key_types(path, item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise UserError(f"{path}: found the key {key!r}, wanted text")
+            _check_key_types(f"{path}.{key}", value)
+
+
+def _expanded_size(node: Any, sizes: dict[int, float]) -> float:
+    """How many values there are with every alias written out, of which a few lines can make billions."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # as long as it is not known: what it holds may be itself
+        children = [*node.keys(), *node.values()] if isinstance(node, dict) else node
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
 
 
 def _check_top_level(raw: Tree) -> None:

@@ -31,5 +31,5 @@ def read_arrays(file: Path, names: Iterable[str], what: str, stage: str) -> dict
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{file}: no readable {what} ({error}): run `dvc repro {stage}@{file.stem}`") from error

@@ -199,7 +199,10 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     Raises:
         UserError: the file is missing or no image.
     """
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # more than 2^30 pixels
+        image = None
     if image is None:
         raise UserError(f"{file}: cannot be read as an image, wanted a JPEG or PNG file")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
