@@ -5,7 +5,7 @@ UV := uv==0.13.9
 LOCKED := .venv/.locked
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test perf fuzz check lint lock clean
+.PHONY: help repro test coco perf fuzz check lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,9 @@ repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
 test: $(LOCKED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/test_pipeline.py tests # one thread for each of the two; the longest file begins
+
+coco: $(LOCKED) ## download COCO's keypoint data into data/coco, or go on with it; ARGS="val2017 --mirror URL"
+	$(BIN)/python -m bench.data.download $(ARGS)
 
 perf: $(LOCKED) ## measure speed, as ratios: reports/performance.md
 	@mkdir -p runs
@@ -38,8 +41,9 @@ lint: $(LOCKED) ## ruff, mypy, typos
 lock: $(LOCKED) ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra onnx --universal --upgrade --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
-clean: ## remove outputs of stages (not the environment, not the reports)
-	rm -rf data runs
+clean: ## remove outputs of stages (not the environment, the reports, or COCO)
+	rm -rf runs
+	@test ! -d data || find data/ -mindepth 1 -maxdepth 1 ! -name coco -exec rm -rf {} +
 
 # The marker is newer than the lock exactly when the environment holds what the lock says.
 $(LOCKED): requirements.lock pyproject.toml
