@@ -47,6 +47,11 @@ class Source(NamedTuple):
             UserError: the file is missing or broken, or an annotation names an image that is not there.
         """
         file = root / "annotations" / f"person_keypoints_{split}.json"
+        if not file.exists():
+            raise UserError(
+                f"{file}: cannot be read (No such file or directory), wanted COCO's layout: `make coco` fetches COCO"
+                " into data/coco, which data.root names unless you change it"
+            )
         content = read_coco(file)
         annotations: dict[int, list[CocoDict]] = defaultdict(list)
         image_ids = {image["id"] for image in content["images"]}
