@@ -5,7 +5,7 @@ UV := uv==0.13.9
 LOCKED := .venv/.locked
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test coco perf fuzz check lint lock clean
+.PHONY: help repro test coco perf verify fuzz check lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,6 +25,9 @@ perf: $(LOCKED) ## measure speed, as ratios: reports/performance.md
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/perf -s \
 		-o addopts="--import-mode=importlib --benchmark-only --benchmark-json=runs/performance.json"; \
 	measured=$$?; $(BIN)/python -m bench.performance runs/performance.json && exit $$measured
+
+verify: $(LOCKED) ## run a small experiment twice, in two clones, and compare every file
+	$(BIN)/python -m bench.verify
 
 fuzz: $(LOCKED) ## read 10,000 spoilt files of every kind
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --hypothesis-profile=fuzz tests/fuzz

@@ -57,7 +57,7 @@ class Source(NamedTuple):
         image_ids = {image["id"] for image in content["images"]}
         for annotation in content["annotations"]:
             image_id = annotation.get("image_id")
-            if image_id not in image_ids:
+            if type(image_id) is not int or image_id not in image_ids:
                 raise UserError(
                     f"{file}: annotation {annotation['id']}: image_id: found {image_id!r}, wanted the id of an image"
                 )
@@ -165,7 +165,7 @@ def build_manifest(source: Source, chosen: Chosen, seed: int, sha256: str) -> Co
             "image_root": source.root.as_posix(),
             "source_file": source.file.as_posix(),
             "source_sha256": sha256,
-            "source_description": source.content.get("info", {}).get("description", ""),
+            "source_description": _description(source.content),
             "seed": seed,
             "num_images": len(images),
             "num_persons": sum(is_scored(annotation) for annotation in annotations),
@@ -175,6 +175,13 @@ def build_manifest(source: Source, chosen: Chosen, seed: int, sha256: str) -> Co
         "annotations": annotations,
         "categories": source.content.get("categories", [{"id": 1, "name": "person"}]),
     }
+
+
+def _description(content: CocoDict) -> str:
+    """What a file calls itself, if it does."""
+    info = content.get("info")
+    description = info.get("description") if isinstance(info, dict) else None
+    return description if isinstance(description, str) else ""
 
 
 def build_manifests(
