@@ -33,11 +33,13 @@ from bench.config import (
 from bench.errors import UserError
 from bench.inference.scoring import SCORE_RULES
 from bench.published import PUBLISHED
+from bench.sweep.params import SweepParams
 
 Tree = dict[str, Any]
 Section = TypeVar("Section", bound=Params)
 TOP_LEVEL_KEYS = (
     "profile", "seeds", *PROFILE_SECTIONS, "profiles", "experiments", "studies", "ablations", "retests", "warmstart",
+    "sweep",
 )  # fmt: skip
 RETESTED = ("test", "evaluate")
 MOST_VALUES = 100_000
@@ -88,6 +90,7 @@ class Grid(NamedTuple):
     retests: dict[str, Retest]
     factors: tuple[Ablation, ...]  # of ablations, then of retests
     warmstart: WarmstartParams
+    sweep: SweepParams
 
 
 def load_grid(file: Path, profile: str | None = None) -> Grid:
@@ -289,6 +292,7 @@ def _resolve_profile(raw: Tree, profile: str, *, selected: bool) -> Grid:
         retests=retests,
         factors=factors,
         warmstart=_warmstart(raw, data),
+        sweep=_build(SweepParams, [Layer("sweep", _mapping("sweep", raw["sweep"]))]),
     )
 
 

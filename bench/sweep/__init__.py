@@ -1,0 +1,1 @@
+"""Stale stages of the pipeline, several at once, on one machine or on a Ray cluster: `python -m bench.sweep`."""

@@ -1,0 +1,218 @@
+"""Run what is stale, several stages at once: `dvc repro` then has nothing left to do.
+
+DVC alone says what is stale and writes what has run, so one may stop a sweep, go on by `dvc repro`, and the other way.
+"""
+
+import fcntl
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Protocol
+
+import typer
+from rich.console import Console
+
+from bench.errors import UserError
+from bench.resolve import load_grid
+from bench.stages.command import run_command
+from bench.stages.files import plan_dir
+from bench.sweep.cluster import RayRunner
+from bench.sweep.display import Display, outcome, print_failures, tail
+from bench.sweep.local import LocalRunner, count_jobs, visible_gpus
+from bench.sweep.pipeline import Pipeline, read_pipeline
+from bench.sweep.process import WHOLE, log_file
+from bench.sweep.schedule import Schedule
+
+PLAN = "resolve"
+"""The stage that others are stale by: what it writes must be there before they are asked."""
+UP_TO_DATE = "Data and pipelines are up to date."
+STOPPED = 130
+GRACE = 60.0
+"""Seconds that stages have to end on Ctrl-C; again, and they are killed."""
+
+
+class Runner(Protocol):
+    """What runs stages."""
+
+    @property
+    def has_room(self) -> bool: ...
+    def start(self, stage: str) -> None: ...
+    def has_begun(self, stage: str) -> bool: ...
+    def finished(self) -> dict[str, str | None]: ...
+    def interrupt(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def main(
+    jobs: Annotated[int | None, typer.Option(min=1, help="stages at once; as many as the machine takes")] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="of a Ray cluster that runs")] = None,
+    project: Annotated[Path, typer.Option(help="its folder, at the same path on all nodes")] = Path(),
+) -> None:
+    """Run every stale stage of the pipeline, each as soon as what it needs is there."""
+    project = project.resolve()
+    grid = load_grid(project / "params.yaml")
+    logs = project / plan_dir(grid.profile).parent / "logs"
+    console = Console()
+    try:
+        with only_sweep(project):
+            pipeline = read_pipeline(project)
+            if not pipeline.stale:
+                console.print(UP_TO_DATE)
+                return
+            gpus = visible_gpus()
+            runner: Runner
+            if ray:
+                runner = RayRunner(project, logs, jobs, ray, grid.sweep)
+            else:
+                runner = LocalRunner(project, logs, count_jobs(jobs, grid.sweep, gpus), gpus, grid.sweep.gpus)
+            sweep(project, pipeline, runner, Display(console, logs))
+            confirm(project, logs, console)
+    except KeyboardInterrupt:
+        raise SystemExit(STOPPED) from None
+
+
+def sweep(project: Path, pipeline: Pipeline, runner: Runner, display: Display) -> None:
+    """Run what is stale.
+
+    Raises:
+        SystemExit: 1 where a stage failed, 130 where the sweep was stopped.
+    """
+    plan = pipeline.upstream(PLAN)
+    if plan & pipeline.stale:
+        ended = run(pipeline, pipeline.work() & plan, runner, display)
+        if ended.failed:
+            for stage in pipeline.needs:  # of the rest none can run
+                cause = next((name for name in ended.failed if stage in pipeline.downstream([name])), None)
+                if cause and stage not in ended.failed:
+                    ended.blocked.setdefault(stage, cause)
+            fail(display.console, ended)
+        pipeline = read_pipeline(project)
+    ended = run(pipeline, pipeline.work(), runner, display)
+    if ended.failed:
+        fail(display.console, ended)
+
+
+def run(pipeline: Pipeline, work: Iterable[str], runner: Runner, display: Display) -> Schedule:
+    """Run stages in the order of the graph until all have ended.
+
+    Raises:
+        SystemExit: the sweep was stopped.
+    """
+    schedule = Schedule(pipeline.needs, work)
+    for stage in schedule.waiting:
+        display.change(stage, "waiting")
+    with signals_counted() as signals, display.shown():
+        while not schedule.is_over and not signals:
+            for stage in schedule.ready:
+                if runner.has_room:
+                    start(stage, schedule, runner, display)
+            collect(schedule, runner, display)
+            display.refresh()
+            time.sleep(0.05)
+        if signals:
+            stop(signals, schedule, runner, display)
+    if signals:
+        display.console.print("stopped; run it again to go on")
+        raise SystemExit(STOPPED)
+    return schedule
+
+
+def start(stage: str, schedule: Schedule, runner: Runner, display: Display) -> None:
+    schedule.start(stage)
+    display.change(stage, "queued")
+    try:
+        runner.start(stage)
+    except UserError as error:
+        finish(stage, str(error), schedule, display)
+
+
+def collect(schedule: Schedule, runner: Runner, display: Display) -> None:
+    """What has begun, and what has ended."""
+    for stage in schedule.running:
+        if display.states[stage] == "queued" and runner.has_begun(stage):
+            display.change(stage, "running")
+    for stage, why in runner.finished().items():
+        finish(stage, why, schedule, display)
+
+
+def finish(stage: str, why_failed: str | None, schedule: Schedule, display: Display) -> None:
+    before = set(schedule.blocked)
+    schedule.finish(stage, why_failed)
+    display.change(stage, "failed" if why_failed else outcome(log_file(display.logs, stage)))
+    for lost in schedule.blocked.keys() - before:
+        display.change(lost, "blocked")
+
+
+def stop(signals: list[int], schedule: Schedule, runner: Runner, display: Display) -> None:
+    """Let what runs end; kill it at the second signal, or after a while."""
+    deadline = time.monotonic() + GRACE
+    while schedule.running and len(signals) == 1 and time.monotonic() < deadline:
+        runner.interrupt()
+        for stage, why in runner.finished().items():
+            schedule.running.remove(stage)
+            display.change(stage, "stopped" if why else outcome(log_file(display.logs, stage)))
+        display.refresh()
+        time.sleep(0.1)
+    runner.kill()
+
+
+def confirm(project: Path, logs: Path, console: Console) -> None:
+    """End with a plain `dvc repro`, which should find nothing to do; what it finds, it runs.
+
+    Raises:
+        SystemExit: 1 where it failed, 130 where it was stopped.
+    """
+    display = Display(Console(quiet=True), logs)
+    ended = run(Pipeline({WHOLE: frozenset()}, frozenset()), [WHOLE], LocalRunner(project, logs, jobs=1), display)
+    if ended.failed:
+        fail(console, ended)
+    log = log_file(logs, WHOLE)
+    console.print(UP_TO_DATE if UP_TO_DATE in tail(log) else f"`{WHOLE}` had more to do, see {log}", soft_wrap=True)
+
+
+def fail(console: Console, ended: Schedule) -> None:
+    print_failures(console, ended)
+    raise SystemExit(1)
+
+
+@contextmanager
+def signals_counted() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted and no more: where they come must not matter."""
+    found: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        found.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def only_sweep(project: Path) -> Iterator[None]:
+    """One sweep of a project at a time; SIGTERM is as Ctrl-C.
+
+    Raises:
+        UserError: there is no DVC project, or another sweep of it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = project / ".dvc" / "tmp"
+    if not folder.parent.is_dir():
+        raise UserError(f"{project}: not a DVC project, wanted the folder of dvc.yaml")
+    folder.mkdir(exist_ok=True)
+    with (folder / "sweep.lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{project}: another sweep runs here, wanted one at a time") from None
+        yield
+
+
+if __name__ == "__main__":
+    run_command(main)
