@@ -1,5 +1,6 @@
 """Stages on the nodes of a Ray cluster, each of which sees the project under the same path."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from bench.sweep.process import log_file
 MAX_RETRIES = 3
 """Of a stage whose node died under it."""
 SECONDS_TO_STOP = 20.0
+SECONDS_TO_ANSWER = 10.0
 
 
 class RayRunner:
@@ -24,12 +26,13 @@ class RayRunner:
         self.ray = connect(address)
         self.project, self.logs, self.jobs = project, logs, jobs
         threads = str(max(1, int(params.cpus)))
-        self.task = self.ray.remote(stage_task(str(project), {"OMP_NUM_THREADS": threads})).options(
+        as_needed = self.ray.remote(
             num_cpus=params.cpus,
             num_gpus=params.gpus,
             memory=int(params.memory_gb * 1e9),
             max_retries=MAX_RETRIES,
         )
+        self.task = as_needed(stage_task(str(project), {"OMP_NUM_THREADS": threads}))
         self.running: dict[str, Any] = {}  # stage -> reference
         self._cancelled: set[str] = set()
 
@@ -83,6 +86,7 @@ def connect(address: str) -> Any:
             "--ray: Ray is not installed, wanted the extra `ray`: "
             "`.venv/bin/uv pip install -r pyproject.toml --extra ray -c requirements.lock`"
         ) from error
+    check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -91,8 +95,24 @@ def connect(address: str) -> Any:
     return ray
 
 
+def check_reachable(address: str) -> None:
+    """Ray itself takes minutes to say that nobody answers.
+
+    Raises:
+        UserError: nobody answers at host and port; an address without these is not looked at.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise UserError(f"--ray: no cluster at {address!r} ({error.strerror or error})") from error
+
+
 def stage_task(project: str, environment: dict[str, str]) -> Callable[[str, str], str | None]:
     """What a node does: an inner function, so that Ray sends it as it is, and the node finds our modules itself."""
+    code = str(Path(__file__).parents[2])
 
     def run(stage: str, log: str) -> str | None:
         import sys  # noqa: PLC0415
@@ -100,8 +120,8 @@ def stage_task(project: str, environment: dict[str, str]) -> Callable[[str, str]
 
         if not Path(project, "dvc.yaml").is_file():
             return f"{project}: not there on a node, wanted the project at the same path on all"
-        if project not in sys.path:
-            sys.path.insert(0, project)
+        if code not in sys.path:
+            sys.path.insert(0, code)
         from bench.sweep.process import run_to_end  # noqa: PLC0415
 
         return run_to_end(Path(project), stage, Path(log), environment, SECONDS_TO_STOP)

@@ -79,7 +79,7 @@ def count_jobs(asked: int | None, params: SweepParams, gpus: Sequence[str]) -> i
     """
     if params.gpus > len(gpus):
         raise UserError(
-            f"params.yaml: sweep.gpus: found {params.gpus:g}, wanted at most the {len(gpus)} of this machine"
+            f"params.yaml: sweep.gpus: found {params.gpus:g}, wanted at most {len(gpus)}, the GPUs of this machine"
         )
     memory = psutil.virtual_memory().total / 1e9
     most = [num_cores() / params.cpus, memory / params.memory_gb]
