@@ -5,13 +5,16 @@ UV := uv==0.13.9
 LOCKED := .venv/.locked
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test coco perf verify fuzz check lint lock clean
+.PHONY: help repro sweep test coco perf verify fuzz check lint lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
+sweep: $(LOCKED) ## the same, several stages at once: make sweep JOBS=2, or RAY=address
+	$(BIN)/python -m bench.sweep $(if $(JOBS),--jobs $(JOBS)) $(if $(RAY),--ray $(RAY))
 
 test: $(LOCKED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \

@@ -199,6 +199,7 @@ def small_tree(profile: str = "p") -> Tree:
     """What `params.yaml` would hold of one profile in microscopic sizes; its experiments are still to be added."""
     tree = {**sections(), "profile": profile, "seeds": [0], "profiles": {profile: {}}}
     tree |= {"studies": {}, "ablations": {}, "retests": [], "warmstart": WARMSTART | {"profile": profile}}
+    tree |= {"sweep": PARAMS["sweep"]}
     deep_update(tree, copy.deepcopy(SMALL))
     return tree
 

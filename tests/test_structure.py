@@ -33,6 +33,14 @@ ALLOWED = {
         "bench.published",
         "bench.inference.scoring",
     },
+    "bench.sweep": {
+        "bench.errors",
+        "bench.machine",
+        "bench.config",
+        "bench.resolve",
+        "bench.stages.command",
+        "bench.stages.files",
+    },
     "bench.stages": {"models", "bench"},
     "ablations": {"bench"},
 }
@@ -160,6 +168,7 @@ EVERY_PAGE = WITH_TABLES | {"site"}
         ("bench/reporting/data_page.py", {"data_report"}),
         ("bench/errors.py", set(STAGE_MODULES)),
         ("bench/resolve.py", set()),
+        ("bench/sweep/params.py", set()),
     ],
 )
 def test_an_edit_of_code_makes_just_its_readers_stale(file: str, stale: set[str], copied: Copied) -> None:
