@@ -22,6 +22,7 @@ from bench.stages.files import plan_dir
 from bench.sweep.cluster import RayRunner
 from bench.sweep.display import Display, outcome, print_failures, tail
 from bench.sweep.local import LocalRunner, count_jobs, visible_gpus
+from bench.sweep.params import SweepParams
 from bench.sweep.pipeline import Pipeline, read_pipeline
 from bench.sweep.process import WHOLE, log_file
 from bench.sweep.schedule import Schedule
@@ -62,16 +63,28 @@ def main(
             if not pipeline.stale:
                 console.print(UP_TO_DATE)
                 return
-            gpus = visible_gpus()
-            runner: Runner
-            if ray:
-                runner = RayRunner(project, logs, jobs, ray, grid.sweep)
-            else:
-                runner = LocalRunner(project, logs, count_jobs(jobs, grid.sweep, gpus), gpus, grid.sweep.gpus)
+            runner = open_runner(project, logs, jobs, ray, grid.sweep, console)
             sweep(project, pipeline, runner, Display(console, logs))
             confirm(project, logs, console)
     except KeyboardInterrupt:
         raise SystemExit(STOPPED) from None
+
+
+def open_runner(
+    project: Path, logs: Path, jobs: int | None, ray: str | None, params: SweepParams, console: Console
+) -> Runner:
+    """The cluster's, or this machine's, which says so if it cannot take all that were asked for.
+
+    Raises:
+        UserError: there is no such cluster, or the machine lacks GPUs.
+    """
+    if ray:
+        return RayRunner(project, logs, jobs, ray, params)
+    gpus = visible_gpus()
+    most = count_jobs(jobs, params, gpus)
+    if jobs and most < jobs:
+        console.print(f"{most} at once, not {jobs}: this machine has room for no more (params.yaml: sweep)")
+    return LocalRunner(project, logs, most, gpus, params.gpus)
 
 
 def sweep(project: Path, pipeline: Pipeline, runner: Runner, display: Display) -> None:

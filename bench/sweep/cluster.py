@@ -9,6 +9,7 @@ from bench.errors import UserError
 from bench.sweep.params import SweepParams
 from bench.sweep.process import log_file
 
+Stamp = tuple[int, int]
 MAX_RETRIES = 3
 """Of a stage whose node died under it."""
 SECONDS_TO_STOP = 20.0
@@ -35,6 +36,7 @@ class RayRunner:
         self.task = as_needed(stage_task(str(project), {"OMP_NUM_THREADS": threads}))
         self.running: dict[str, Any] = {}  # stage -> reference
         self._cancelled: set[str] = set()
+        self._logs_before: dict[str, Stamp | None] = {}
 
     @property
     def has_room(self) -> bool:
@@ -42,11 +44,12 @@ class RayRunner:
 
     def start(self, stage: str) -> None:
         log = log_file(self.logs, stage)
-        log.unlink(missing_ok=True)  # it says that the task has begun
+        self._logs_before[stage] = stamp(log)
         self.running[stage] = self.task.options(name=stage).remote(stage, str(log))
 
     def has_begun(self, stage: str) -> bool:
-        return log_file(self.logs, stage).exists()
+        """Whether its task has found room: it writes the log anew."""
+        return stamp(log_file(self.logs, stage)) != self._logs_before[stage]
 
     def finished(self) -> dict[str, str | None]:
         """Stages that have ended since the last call, each with why it failed, or None."""
@@ -61,7 +64,7 @@ class RayRunner:
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
-            return str(error).strip().splitlines()[-1]
+            return (str(error).strip().splitlines() or [type(error).__name__])[-1]  # some say nothing
 
     def interrupt(self) -> None:
         for stage in self.running.keys() - self._cancelled:
@@ -71,6 +74,15 @@ class RayRunner:
     def kill(self) -> None:
         for reference in self.running.values():
             self.ray.cancel(reference, force=True)  # what the task has started ends with it
+
+
+def stamp(file: Path) -> Stamp | None:
+    """What changes when a file is written."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def connect(address: str) -> Any:
