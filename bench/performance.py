@@ -264,7 +264,7 @@ test that a line names.
 
 Not measured: no machine of this page has one. `make perf` there (`tests/perf/test_perf_gpu.py`) says which share of a
 large matrix product's rate a training of ViT-B reaches, how long 6,000 persons and 8 epochs take, and whether the data
-keep up.
+keep up; `test_perf_decoder.py`, what one kernel makes of the decoder `bilinear16`.
 {% endif %}
 """
 
