@@ -324,10 +324,10 @@ def test_who_reads_the_images_does_not_matter(path: str, pipeline: Pipeline) -> 
 def test_without_a_compiler_nothing_can_be_compiled(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("torch._inductor.config").cpp, "cxx", (None, "/no/compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing that was compiled earlier
     wanted = r"^base\.train\.compile: torch\.compile failed \(.*No working C\+\+ compiler.*\), wanted false on this"
-    with pytest.raises(UserError, match=wanted):
+    without = import_module("torch._inductor.config").patch({"cpp.cxx": (None, "/no/compiler")})
+    with without, pytest.raises(UserError, match=wanted):
         pipeline.run({"base.train.compile": True}, until="base")
 
 
