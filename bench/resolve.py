@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -472,7 +472,9 @@ def _first_error(section: type[Params], error: ValidationError, layers: list[Lay
 
 def _fields(section: type[Params], keys: Iterable[str]) -> Iterable[str]:
     for key in keys:
-        section = section.model_fields[key].annotation  # type: ignore[assignment]
+        annotation = section.model_fields[key].annotation
+        kinds = (annotation, *get_args(annotation))  # an optional section is one or None
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Params))
     return section.model_fields
 
 
