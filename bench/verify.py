@@ -3,6 +3,7 @@
 `make verify`, or python -m bench.verify [FOLDER]. The clones are of the last commit and share no output and no cache.
 """
 
+import filecmp
 import os
 import re
 import subprocess
@@ -15,7 +16,6 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
-from bench.data.hashing import sha256_of
 from bench.errors import UserError
 from bench.stages.command import run_command
 
@@ -103,7 +103,7 @@ def differences(first: Path, second: Path) -> Iterator[Path]:
     yield from files[0] ^ files[1]
     for file in files[0] & files[1]:
         pair = first / file, second / file
-        if sha256_of(pair[:1]) != sha256_of(pair[1:]) and _timeless(pair[0]) != _timeless(pair[1]):
+        if not filecmp.cmp(*pair, shallow=False) and _timeless(pair[0]) != _timeless(pair[1]):
             yield file
 
 

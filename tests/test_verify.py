@@ -63,7 +63,7 @@ def test_the_small_experiment_is_a_valid_one(tmp_path: Path) -> None:
 
 
 def commit_project(root: Path) -> None:
-    """A project whose run is quick: a made-up `dvc` that writes what it is told."""
+    """A repository that holds the parameters alone."""
     (root / "params.yaml").write_text((REPO / "params.yaml").read_text())
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "a"]):
         subprocess.run(["git", *command], cwd=root, check=True)
