@@ -303,6 +303,7 @@ class TrainParams(Params):
     compile: bool  # by torch.compile
     devices: Count  # that share every batch, of one node
     num_nodes: Count
+    strategy: Literal["ddp", "fsdp"]  # every process has all weights, or a share of each
     precision: Literal["32-true", "bf16-mixed"]
     num_workers: NumWorkers
     crop_store: bool  # decode every image once, not in every epoch (`bench.data.crop_store`)
@@ -315,6 +316,12 @@ class TrainParams(Params):
                 f"found {num_parts} parts (accumulate x devices x num_nodes) of a batch of {self.batch_size},"
                 " wanted two persons or more in each"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_several(self) -> Self:
+        if self.strategy == "fsdp" and self.devices * self.num_nodes == 1:
+            raise ValueError("found strategy 'fsdp' on one device, wanted several that share the weights")
         return self
 
 
@@ -354,6 +361,10 @@ class BaseParams(Params):
             )
         heatmap_size = self.architecture.heatmap_size(self.input_size)
         head = self.presence_head
+        if self.train.strategy == "fsdp" and self.loss.weighting != "fixed":
+            raise ValueError(
+                f"loss.weighting: found {self.loss.weighting!r}, wanted 'fixed' with train.strategy 'fsdp'"
+            )
         if head.type == "three_class" and self.presence_policy != "labelled":
             raise ValueError(
                 f"presence_policy: found {self.presence_policy!r}, wanted 'labelled' with a three_class head, whose "
@@ -490,12 +501,13 @@ class FitConfig(Params):
     compile: bool
     devices: int
     num_nodes: int
+    strategy: Literal["ddp", "fsdp"]
     crop_store: bool
 
     @property
-    def processes(self) -> tuple[int, int]:
-        """Of each node, and how many nodes."""
-        return self.devices, self.num_nodes
+    def processes(self) -> tuple[int, int, str]:
+        """Of each node, how many nodes, and what they share."""
+        return self.devices, self.num_nodes, self.strategy
 
 
 class TrainConfig(Params):
@@ -551,6 +563,7 @@ class TrainConfig(Params):
             compile=base.train.compile,
             devices=base.train.devices,
             num_nodes=base.train.num_nodes,
+            strategy=base.train.strategy,
             crop_store=base.train.crop_store,
         )
 

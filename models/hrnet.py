@@ -1,6 +1,7 @@
 """HRNet: high resolution kept throughout (Sun et al., CVPR 2019). The stages are timm's."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ class HRNetBackbone(Backbone):
     def forward(self, image: Tensor) -> Tensor:
         features: Tensor = self.stages(image)[0]
         return features
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.stages.get_submodule(name) for name in ("layer1", "stage2", "stage3", "stage4")]
 
     def layer_of(self, name: str) -> int:
         """0 stem and the first stage (`layer1`), 1..3 the stages 2 to 4, each with the transition to it."""

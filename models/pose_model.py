@@ -3,6 +3,7 @@
 Letters: B batch, K keypoints, C channels, H W input height and width, h w heatmap, h' w' feature map.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -34,6 +35,11 @@ class Backbone(nn.Module):
     num_channels: int  # C
     num_layers: int  # L
     memory_format = torch.contiguous_format  # of weights (and so of what convolutions make) that measured fastest
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Its modules with most of the weights, called one after the other."""
+        raise NotImplementedError
 
     def layer_of(self, name: str) -> int:
         """Where a name of its state dict belongs: 0 stem or embedding, 1..L layers, L + 1 what follows them."""

@@ -8,6 +8,7 @@ Letters: B batch, C channels, H W input height and width, h w feature height and
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -115,6 +116,10 @@ class TransPoseBackbone(Backbone):
         for layer in self.layers:
             tokens = layer(tokens, self.position)
         return tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
 
     def layer_of(self, name: str) -> int:
         """0 stem, reduction and position, 1..L encoder layers."""

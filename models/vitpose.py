@@ -4,6 +4,7 @@ Letters: B batch, C channels, H W input height and width, h w grid of patches, N
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,6 +84,10 @@ class VitBackbone(Backbone):
     def forward(self, image: Tensor) -> Tensor:
         tokens: Tensor = self.vit.forward_features(image)  # (B, N, C)
         return tokens.mT.reshape(len(tokens), self.num_channels, *self.grid_shape)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.vit.blocks)
 
     def layer_of(self, name: str) -> int:
         """0 patch and position embedding, 1..L blocks, L + 1 the last norm."""

@@ -23,9 +23,12 @@ RUNS: dict[str, dict[str, Any]] = {
     "alone": {},
     "two": {"train": TWO},
     "two in parts": {"train": TWO | {"accumulate": 2}},
+    "shared out": {"train": TWO | {"strategy": "fsdp"}},
+    "shared out in parts": {"train": TWO | {"strategy": "fsdp", "accumulate": 2}},
     "learned sum alone": {"loss": {"weighting": "uncertainty"}},
     "learned sum, two": {"loss": {"weighting": "uncertainty"}, "train": TWO},
     "dropping": {"presence_head": {"dropout": 0.5}, "train": TWO},
+    "dropping, shared out": {"presence_head": {"dropout": 0.5}, "train": TWO | {"strategy": "fsdp"}},
 }
 NAMES = {kind: kind.replace(" ", "_").replace(",", "") for kind in RUNS}
 
@@ -71,6 +74,8 @@ def run(folder: Path, kind: str) -> tuple[list[dict[str, float]], dict[str, torc
     [
         ("two", "alone", 2e-6),
         ("two in parts", "alone", 2e-6),
+        ("shared out", "alone", 2e-6),
+        ("shared out in parts", "alone", 2e-6),
         # Its first step starts at a minimum, where Adam makes a step of full size out of rounding.
         ("learned sum, two", "learned sum alone", 5e-3),
     ],
@@ -84,9 +89,10 @@ def test_two_learn_what_one_learns(kind: str, wanted: str, tolerance: float, wor
 
 
 @pytest.mark.slow
-def test_the_same_twice_to_the_bit_and_one_writes(workspace: Path) -> None:
+@pytest.mark.parametrize("kind", ["dropping", "dropping, shared out"])
+def test_the_same_twice_to_the_bit_and_one_writes(kind: str, workspace: Path) -> None:
     """With dropout, which each process draws for itself; one line of curves an epoch, and nothing left behind."""
-    (curves, first), (again, second) = run(workspace, "dropping"), run(workspace, "dropping")
+    (curves, first), (again, second) = run(workspace, kind), run(workspace, kind)
     assert curves == again
     assert len(curves) == 2
     assert all(torch.equal(second[name], value) for name, value in first.items())

@@ -6,10 +6,12 @@ import typer
 from rich.console import Console
 
 from bench.errors import UserError
+from bench.machine import keep_memory
 
 
 def run_command(function: Callable[..., None]) -> None:
     """Run `function` with the command line's options; a UserError becomes one line on stderr and exit code 1."""
+    keep_memory()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(function)
     try:

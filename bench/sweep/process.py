@@ -23,12 +23,6 @@ WHOLE = "dvc repro"
 """The whole pipeline, in place of a stage."""
 SECONDS_TO_END = 30.0
 """Of a run that was killed, elsewhere, until its last process is gone."""
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-"""glibc else gives memory back after every step of a training, and the system clears it anew: a seventh of the time."""
 WATCHED = """
 exec 3<&0 </dev/null
 { cat; kill -KILL 0; } <&3 >/dev/null 2>&1 &
@@ -97,7 +91,7 @@ def dvc_command(stage: str) -> list[str]:
 def stage_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """With the `python` of this process first in the path, and output line by line."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**KEEP_MEMORY, **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **changes}
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **changes}
 
 
 def open_log(log: Path) -> BinaryIO:

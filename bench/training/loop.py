@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from bench.training.losses import WEIGHTINGS, LossWeights, Targets, pose_loss
 from bench.training.optim import Recipe, build_optimizer, build_schedule
 from bench.training.processes import gather, mean_of, part_of
 from bench.training.resume import StateFile
+from bench.training.sharding import load_whole_state, whole, whole_state, whole_weights
 from bench.training.watch import LOOK_EVERY, Watch
 from models import PoseModel
 
@@ -55,7 +56,10 @@ class Objective(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A training so far: one record per epoch, the weights of the best one (on the CPU), and how long it took."""
+    """A training so far: one record per epoch, the weights of the best one, and how long it took.
+
+    The weights are whole and on the CPU; of several processes the first alone has them.
+    """
 
     history: list[dict[str, float]]
     best_epoch: int
@@ -71,8 +75,7 @@ class Fit(NamedTuple):
         longer = self._replace(history=[*self.history, record])
         if self.best_epoch and rank(record) <= rank(self.history[self.best_epoch - 1]):
             return longer
-        state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        return longer._replace(best_epoch=len(longer.history), state=state)
+        return longer._replace(best_epoch=len(longer.history), state=whole_weights(model))
 
 
 class RateColumn(ProgressColumn):
@@ -128,11 +131,11 @@ def fit(
     for record in done.history:
         log(record)
 
-    def save_if_due(watch: Watch) -> None:
-        if watch.unseen or not fabric.broadcast(state_file.is_due):  # where the device is waited for anyway
+    def save_if_due(seen: Sequence[list[float]]) -> None:
+        if not fabric.broadcast(state_file.is_due):
             return
         so_far = done._replace(seconds=time.perf_counter() - start)
-        state = {"fit": so_far._asdict(), "seen": watch.seen, "stepper": stepper.state()}
+        state = {"fit": so_far._asdict(), "seen": seen, "stepper": stepper.state()}
         if fabric.is_global_zero:
             state_file.save(state)
 
@@ -148,12 +151,13 @@ def fit(
             for batch in on_device(fabric, loader):
                 stepper.step(batch, watch)
                 progress.advance(task, length.batch_size)
-                save_if_due(watch)
+                if not watch.unseen:  # where the device is waited for anyway
+                    save_if_due(watch.seen)
             record = {"epoch": epoch} | watch.means()
             record |= validate(stepper.model, in_order, truth, calibration_set.persons, objective, fabric)
             done, seen = done.with_epoch(record, model), []
             log(record)
-            save_if_due(Watch(epoch + 1, stepper.look_every))
+            save_if_due(seen)
     return done._replace(seconds=time.perf_counter() - start)
 
 
@@ -171,7 +175,7 @@ class Stepper(NamedTuple):
 
     fabric: Fabric
     model: _FabricModule
-    optimizer: Optimizer
+    optimizer: _FabricOptimizer
     schedule: LambdaLR
     objective: Objective
     total_loss: nn.Module  # from the two losses to the one that is minimised
@@ -180,20 +184,30 @@ class Stepper(NamedTuple):
     def build(cls, model: PoseModel, fabric: Fabric, objective: Objective, num_batches: int) -> Self:
         """At the start of a training, with that many batches in an epoch."""
         total_loss = WEIGHTINGS[objective.loss.weighting](partial(mean_of, fabric)).to(fabric.device)
+        wrapped = fabric.setup_module(model)  # which may replace the parameters
         optimizer = build_optimizer(model, objective.recipe, list(total_loss.parameters()))
         schedule = build_schedule(optimizer, objective.recipe, objective.length.epochs * num_batches)
-        wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+        wrapped_optimizer = fabric.setup_optimizers(optimizer)
+        assert isinstance(wrapped_optimizer, _FabricOptimizer)
         return cls(fabric, wrapped, wrapped_optimizer, schedule, objective, total_loss)
+
+    @property
+    def learning(self) -> tuple[nn.ModuleDict, Optimizer]:
+        """All that has parameters, and what changes them, without what Fabric wraps them in."""
+        return nn.ModuleDict({"model": self.model.module, "total_loss": self.total_loss}), self.optimizer.optimizer
 
     def state(self) -> dict[str, Any]:
         """All that the next steps depend on, the random numbers of every process too."""
-        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        return parts | {"random": gather(self.fabric, _random_state(self.fabric.device))}
+        return {
+            "learning": whole_state(*self.learning),
+            "schedule": self.schedule.state_dict(),
+            "random": gather(self.fabric, _random_state(self.fabric.device)),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Be as when `state` was taken."""
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
+        load_whole_state(*self.learning, state["learning"])
+        self.schedule.load_state_dict(state["schedule"])
         on_cpu, on_gpu = state["random"][self.fabric.global_rank]
         torch.set_rng_state(on_cpu)
         if on_gpu is not None:
@@ -242,10 +256,7 @@ class Stepper(NamedTuple):
         max_norm = float("inf") if limit is None else limit
         norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
         assert norm is not None  # Fabric has none only where it clips values
-        return norm
-
-
-STATEFUL = ("model", "optimizer", "schedule", "total_loss")
+        return whole(norm)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

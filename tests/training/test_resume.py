@@ -19,6 +19,7 @@ from bench.errors import UserError
 from bench.training import loop
 from bench.training.loop import Fit, Length
 from bench.training.resume import StateFile
+from bench.training.sharding import sharded_strategy
 from tests.training.toys import NO_STATE, Recipe, Weights, make_model, make_samples, train
 
 AUGMENT = AugmentParams(
@@ -252,13 +253,16 @@ def test_killed_at_any_moment_it_comes_to_the_same_bits(
 # Two processes that share every batch.
 
 
-def train_one_of_two(rank: int, port: int, drawn: CocoDict, folder: Path, stopped_at: int | None) -> None:
+def train_one_of_two(
+    rank: int, port: int, drawn: CocoDict, folder: Path, strategy: str, stopped_at: int | None
+) -> None:
     """As a launcher starts it, which says by the environment who is who; one process kills itself before a step."""
     torch.set_num_threads(1)
     who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "a"}
     os.environ |= {name: str(value) for name, value in (who | where).items()}
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    shared_out = sharded_strategy(2) if strategy == "fsdp" else strategy
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=shared_out)
     fabric.launch()
     plain, left = loop.Stepper.step, iter(range(10**6))
 
@@ -273,13 +277,14 @@ def train_one_of_two(rank: int, port: int, drawn: CocoDict, folder: Path, stoppe
         torch.save(result._asdict(), folder / "result.pt")
 
 
-def train_two(drawn: CocoDict, folder: Path, stopped_at: int | None = None) -> list[int | None]:
+def train_two(drawn: CocoDict, folder: Path, strategy: str, stopped_at: int | None = None) -> list[int | None]:
     """Their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    pair = [context.Process(target=train_one_of_two, args=(rank, port, drawn, folder, stopped_at)) for rank in range(2)]
+    asked = (port, drawn, folder, strategy, stopped_at)
+    pair = [context.Process(target=train_one_of_two, args=(rank, *asked)) for rank in range(2)]
     for process in pair:
         process.start()
     for process in reversed(pair):
@@ -288,15 +293,15 @@ def train_two(drawn: CocoDict, folder: Path, stopped_at: int | None = None) -> l
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [1, 4])
-def test_two_processes_go_on_together(step: int, drawn: CocoDict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "step"), [("ddp", 1), ("ddp", 4), ("fsdp", 4)])
+def test_two_processes_go_on_together(strategy: str, step: int, drawn: CocoDict, tmp_path: Path) -> None:
     """One is killed, which ends the other; both go on, each with its own random numbers."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    assert train_two(drawn, whole) == [0, 0]
-    first, second = train_two(drawn, broken, stopped_at=step)
+    assert train_two(drawn, whole, strategy) == [0, 0]
+    first, second = train_two(drawn, broken, strategy, stopped_at=step)
     assert first not in (0, None)
     assert second == -signal.SIGKILL
-    assert train_two(drawn, broken) == [0, 0]
+    assert train_two(drawn, broken, strategy) == [0, 0]
     assert_same(Fit(**torch.load(broken / "result.pt")), Fit(**torch.load(whole / "result.pt")))
