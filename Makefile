@@ -4,11 +4,6 @@ BIN := .venv/bin
 UV := uv==0.13.9
 LOCKED := .venv/.locked
 
-# glibc else gives memory back after every step of a training on a CPU: a seventh of its time.
-export MALLOC_MMAP_THRESHOLD_ ?= 33554432
-export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
-export MALLOC_TOP_PAD_ ?= 67108864
-
 .DEFAULT_GOAL := help
 .PHONY: help repro sweep test coco perf verify fuzz check lint lock clean
 

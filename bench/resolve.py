@@ -122,7 +122,7 @@ def _read_yaml(file: Path) -> Tree:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise UserError(f"{where}not valid YAML: {str(error.problem).splitlines()[0]}") from error
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # the second from what only looks like a number, as `+_`
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}") from error
     if _expanded_size(raw, {}) > MOST_VALUES:
         raise UserError(f"found more than {MOST_VALUES} values, or aliases that hold themselves, wanted fewer")

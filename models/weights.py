@@ -235,8 +235,5 @@ def save_warmstart(backbone: nn.Module, file: Path, history: list[dict[str, Any]
         name: (value.half() if value.dtype == torch.float32 else value).contiguous().cpu()
         for name, value in _learnt(backbone).items()
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
     metadata = {HISTORY: json.dumps(history), GRID: json.dumps(getattr(backbone, "grid_shape", None))}
-    save_file(state, partial, metadata)
-    partial.replace(file)
+    save_file(state, file, metadata)

@@ -1,13 +1,17 @@
 """What a process may use of its machine."""
 
+import ctypes
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench import machine
 from bench.machine import MOST_WORKERS, count_workers, num_cores
 
+REPO = Path(__file__).parents[1]
 CPU, GPU = "cpu", "cuda"
 
 
@@ -33,3 +37,28 @@ def test_workers_by_the_machine(cores: int, device: str, wanted: int, monkeypatc
 @pytest.mark.parametrize("device", [CPU, GPU])
 def test_a_number_is_a_number(device: str) -> None:
     assert count_workers(3, device) == 3
+
+
+COUNT_FAULTS = """
+import resource, sys
+from bench.machine import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+bytearray(2**23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    bytearray(2**23)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another library of C than glibc")
+def test_memory_is_kept_for_the_next_array() -> None:
+    """Else every page of 20 arrays of 8 MiB is asked for anew."""
+    given_back, kept = (
+        int(
+            subprocess.run([sys.executable, "-c", COUNT_FAULTS, kind], cwd=REPO, check=True, capture_output=True).stdout
+        )
+        for kind in ("given back", "kept")
+    )
+    assert kept < given_back / 4

@@ -56,8 +56,8 @@ SMALL = {
 
 # Leaves that must not change any result: how fast, not what.
 NEUTRAL = {
-    "base.train.compile", "base.train.devices", "base.train.num_nodes", "base.train.num_workers",
-    "base.train.crop_store", "test.batch_size",
+    "base.train.compile", "base.train.devices", "base.train.num_nodes", "base.train.strategy",
+    "base.train.num_workers", "base.train.crop_store", "test.batch_size",
 }  # fmt: skip
 
 # What each leaf is changed to.
@@ -142,6 +142,7 @@ PERTURBED: Tree = {
     "base.train.compile": True,
     "base.train.devices": 2,
     "base.train.num_nodes": 2,
+    "base.train.strategy": "fsdp",
     "base.train.precision": "bf16-mixed",
     "base.train.num_workers": 1,
     "base.train.crop_store": True,

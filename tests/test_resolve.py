@@ -218,6 +218,12 @@ BROKEN: list[tuple[Callable[[Tree], None], str]] = [
         put("experiments.vitpose_presence", {"presence_head": {"type": "three_class"}, "presence_policy": "visible"}),
         "presence_policy: found 'visible', wanted 'labelled' with a three_class head",
     ),
+    (put("base.train.accumulate", 99), "found 99 parts .accumulate x devices x num_nodes. of a batch of"),
+    (put("base.train.strategy", "fsdp"), "found strategy 'fsdp' on one device, wanted several that share the weights"),
+    (
+        put("experiments.hrnet", {"train": {"devices": 2, "strategy": "fsdp"}, "loss": {"weighting": "uncertainty"}}),
+        "loss.weighting: found 'uncertainty', wanted 'fixed' with train.strategy 'fsdp'",
+    ),
     (
         put("experiments.hrnet.sigma", 2.0),
         "hrnet: sigma 2 is 0.5 pixels of the 16 x 24 heatmaps of hrnet, wanted at least",

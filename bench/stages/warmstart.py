@@ -18,6 +18,7 @@ from bench.stages.fit_run import device_name, fit_run
 from bench.stages.prepare import write_manifests
 from bench.stages.provenance import sha256_of_code
 from bench.stages.run_model import build_fabric
+from bench.writing import written_whole
 from models.weights import WeightsError, read_history, save_warmstart, warmstart_file
 
 DATA = "warmstart"  # the folder below data/ that plays the part of a profile
@@ -52,7 +53,8 @@ def main(model: str) -> None:
         "best_epoch": result.best_epoch,
         "calibration_AP": round(best["calibration_AP"], 4),
     }
-    save_warmstart(trained.backbone, file, [*earlier, record])
+    with written_whole(file) as partial:
+        save_warmstart(trained.backbone, partial, [*earlier, record])
     files.unfinished.unlink(missing_ok=True)
 
 

@@ -82,7 +82,7 @@ def test_a_warm_start_leaves_a_fixed_position_embedding_to_the_model(warmstart_d
 
 
 def test_a_warm_start_is_half_the_size_and_says_where_it_comes_from(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "vitpose.safetensors"
+    file = tmp_path / "vitpose.safetensors"
     history = [{"stage": "warmstart", "best_epoch": 3}, {"stage": "warmstart", "params": {"lr": 1e-3}}]
     save_warmstart(backbone(), file, history)
     assert read_history(file) == history

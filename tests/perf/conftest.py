@@ -8,6 +8,7 @@ import torch
 from bench.data.coco import CocoDict, read_coco
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
+from bench.machine import keep_memory
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> CocoDict:
     write_drawn_coco(root, {"train2017": 32}, SceneParams(), seed=0)
     manifest = read_coco(root / "annotations" / "person_keypoints_train2017.json")
     return manifest | {"info": {"image_root": str(root / "train2017")}}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kept_memory() -> None:
+    """As every stage does."""
+    keep_memory()
 
 
 @pytest.fixture(autouse=True)

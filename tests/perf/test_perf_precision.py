@@ -23,7 +23,9 @@ SHARED = {
 }  # fmt: skip
 ALONE = """
 import sys, torch
+from bench.machine import keep_memory
 from tests.perf.test_perf_precision import train_steps
+keep_memory()
 torch.set_num_threads(int(sys.argv[1]))
 train_steps(60)
 """
