@@ -13,8 +13,9 @@ help: ## list the targets
 repro: $(LOCKED) check ## rerun what is out of date: data, runs, reports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
-sweep: $(LOCKED) ## the same, several stages at once: make sweep JOBS=2, or RAY=address
-	$(BIN)/python -m bench.sweep $(if $(JOBS),--jobs $(JOBS)) $(if $(RAY),--ray $(RAY))
+sweep: $(LOCKED) ## the same, several stages at once: make sweep JOBS=2, or RAY=address and REMOTE=name
+	$(BIN)/python -m bench.sweep $(if $(JOBS),--jobs $(JOBS)) $(if $(RAY),--ray $(RAY)) \
+		$(if $(REMOTE),--remote $(REMOTE))
 
 test: $(LOCKED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \

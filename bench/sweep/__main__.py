@@ -19,12 +19,13 @@ from bench.errors import UserError
 from bench.resolve import load_grid
 from bench.stages.command import run_command
 from bench.stages.files import plan_dir
-from bench.sweep.cluster import RayRunner
+from bench.sweep.cluster import CloneRunner, RayRunner
 from bench.sweep.display import Display, outcome, print_failures, tail
 from bench.sweep.local import LocalRunner, count_jobs, visible_gpus
 from bench.sweep.params import SweepParams
 from bench.sweep.pipeline import Pipeline, read_pipeline
 from bench.sweep.process import WHOLE, log_file
+from bench.sweep.remote import Shared, check_remote, commit_of
 from bench.sweep.schedule import Schedule
 
 PLAN = "resolve"
@@ -50,10 +51,15 @@ class Runner(Protocol):
 def main(
     jobs: Annotated[int | None, typer.Option(min=1, help="stages at once; as many as the machine takes")] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="of a Ray cluster that runs")] = None,
+    remote: Annotated[
+        str | None, typer.Option(metavar="NAME", help="of DVC, by which the nodes of a cluster share, as clones")
+    ] = None,
     project: Annotated[Path, typer.Option(help="its folder, at the same path on all nodes")] = Path(),
 ) -> None:
     """Run every stale stage of the pipeline, each as soon as what it needs is there."""
     project = project.resolve()
+    if remote and not ray:
+        raise UserError("--remote: found no --ray, wanted the address of the cluster whose nodes share it")
     grid = load_grid(project / "params.yaml")
     logs = project / plan_dir(grid.profile).parent / "logs"
     console = Console()
@@ -63,23 +69,39 @@ def main(
             if not pipeline.stale:
                 console.print(UP_TO_DATE)
                 return
-            runner = open_runner(project, logs, jobs, ray, grid.sweep, console)
+            if ray and remote:
+                runner: Runner = open_clones(project, logs, jobs, ray, remote, grid.sweep, pipeline)
+            elif ray:
+                runner = RayRunner(project, logs, jobs, ray, grid.sweep)
+            else:
+                runner = open_local(project, logs, jobs, grid.sweep, console)
             sweep(project, pipeline, runner, Display(console, logs))
             confirm(project, logs, console)
     except KeyboardInterrupt:
         raise SystemExit(STOPPED) from None
 
 
-def open_runner(
-    project: Path, logs: Path, jobs: int | None, ray: str | None, params: SweepParams, console: Console
-) -> Runner:
-    """The cluster's, or this machine's, which says so if it cannot take all that were asked for.
+def open_clones(
+    project: Path, logs: Path, jobs: int | None, ray: str, remote: str, params: SweepParams, pipeline: Pipeline
+) -> CloneRunner:
+    """A cluster whose nodes have clones of what is committed here.
 
     Raises:
-        UserError: there is no such cluster, or the machine lacks GPUs.
+        UserError: there is no such cluster or remote, or something is not committed.
     """
-    if ray:
-        return RayRunner(project, logs, jobs, ray, params)
+    check_remote(project, remote)
+    shared = Shared(remote, commit_of(project))
+    pages = params.model_copy(update={"gpus": 0})  # which need none
+    here = LocalRunner(project, logs, count_jobs(None, pages, gpus=()))
+    return CloneRunner(project, logs, jobs, ray, params, here=here, pipeline=pipeline, shared=shared)
+
+
+def open_local(project: Path, logs: Path, jobs: int | None, params: SweepParams, console: Console) -> LocalRunner:
+    """This machine, which says so if it cannot take all that were asked for.
+
+    Raises:
+        UserError: it lacks GPUs.
+    """
     gpus = visible_gpus()
     most = count_jobs(jobs, params, gpus)
     if jobs and most < jobs:

@@ -1,13 +1,20 @@
-"""Stages on the nodes of a Ray cluster, each of which sees the project under the same path."""
+"""Stages on the nodes of a Ray cluster, which share the project's files, or have a clone each and share a DVC remote.
+
+The project has the same path on all nodes, or the one that the variable BENCH_PROJECT of a node's environment names.
+"""
 
 import socket
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.sweep.local import LocalRunner
 from bench.sweep.params import SweepParams
+from bench.sweep.pipeline import Pipeline
 from bench.sweep.process import log_file
+from bench.sweep.remote import Ended, Entries, Shared, pull, push, read_entries
 
 Stamp = tuple[int, int]
 MAX_RETRIES = 3
@@ -19,11 +26,21 @@ SECONDS_TO_ANSWER = 10.0
 class RayRunner:
     """Every stage a task of Ray, which places it where there is room, and again elsewhere if the node dies.
 
+    The nodes share the project's files.
+
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(self, project: Path, logs: Path, jobs: int | None, address: str, params: SweepParams) -> None:
+    def __init__(
+        self,
+        project: Path,
+        logs: Path,
+        jobs: int | None,
+        address: str,
+        params: SweepParams,
+        shared: Shared | None = None,
+    ) -> None:
         self.ray = connect(address)
         self.project, self.logs, self.jobs = project, logs, jobs
         threads = str(max(1, int(params.cpus)))
@@ -33,7 +50,7 @@ class RayRunner:
             memory=int(params.memory_gb * 1e9),
             max_retries=MAX_RETRIES,
         )
-        self.task = as_needed(stage_task(str(project), {"OMP_NUM_THREADS": threads}))
+        self.task = as_needed(stage_task(str(project), {"OMP_NUM_THREADS": threads}, shared))
         self.running: dict[str, Any] = {}  # stage -> reference
         self._cancelled: set[str] = set()
         self._logs_before: dict[str, Stamp | None] = {}
@@ -45,7 +62,11 @@ class RayRunner:
     def start(self, stage: str) -> None:
         log = log_file(self.logs, stage)
         self._logs_before[stage] = stamp(log)
-        self.running[stage] = self.task.options(name=stage).remote(stage, str(log))
+        self.submit(stage)
+
+    def submit(self, stage: str, inputs: Entries | None = None) -> None:
+        log = log_file(self.logs, stage).relative_to(self.project)
+        self.running[stage] = self.task.options(name=stage).remote(stage, str(log), inputs)
 
     def has_begun(self, stage: str) -> bool:
         """Whether its task has found room: it writes the log anew."""
@@ -53,6 +74,10 @@ class RayRunner:
 
     def finished(self) -> dict[str, str | None]:
         """Stages that have ended since the last call, each with why it failed, or None."""
+        return {stage: ended.why_failed for stage, ended in self.ended().items()}
+
+    def ended(self) -> dict[str, Ended]:
+        """Tasks that have ended since the last call."""
         names = {reference: stage for stage, reference in self.running.items()}
         ended, _ = self.ray.wait(list(names), num_returns=len(names), timeout=0) if names else ([], [])
         found = {names[reference]: self._result(reference) for reference in ended}
@@ -60,11 +85,11 @@ class RayRunner:
             del self.running[stage]
         return found
 
-    def _result(self, reference: Any) -> str | None:
+    def _result(self, reference: Any) -> Ended:
         try:
-            return self.ray.get(reference)
+            return Ended(*self.ray.get(reference))
         except self.ray.exceptions.RayError as error:
-            return (str(error).strip().splitlines() or [type(error).__name__])[-1]  # some say nothing
+            return Ended((str(error).strip().splitlines() or [type(error).__name__])[-1])  # some say nothing
 
     def interrupt(self) -> None:
         for stage in self.running.keys() - self._cancelled:
@@ -74,6 +99,76 @@ class RayRunner:
     def kill(self) -> None:
         for reference in self.running.values():
             self.ray.cancel(reference, force=True)  # what the task has started ends with it
+
+
+class CloneRunner(RayRunner):
+    """The same where every node has a clone: what a stage reads and writes goes by a DVC remote.
+
+    Stages of whose outputs DVC keeps no copy, the pages, run here.
+
+    Raises:
+        UserError: as RayRunner; or the remote does not take what there is already.
+    """
+
+    def __init__(
+        self,
+        project: Path,
+        logs: Path,
+        jobs: int | None,
+        address: str,
+        params: SweepParams,
+        *,
+        here: LocalRunner,
+        pipeline: Pipeline,
+        shared: Shared,
+    ) -> None:
+        super().__init__(project, logs, jobs, address, params, shared)
+        self.remote, self.here, self.pipeline = shared.remote, here, pipeline
+        self.entries = read_entries(project)
+        there = self.entries.keys() & pipeline.needs.keys() - pipeline.stale - pipeline.uncached
+        push(project, shared.remote, sorted(there))
+        self._pool = ThreadPoolExecutor(max_workers=1)  # DVC does one thing at a time
+        self._pulls: dict[str, Future[None]] = {}
+
+    @property
+    def has_room(self) -> bool:
+        return super().has_room and self.here.has_room
+
+    def start(self, stage: str) -> None:
+        if stage in self.pipeline.uncached:
+            self.here.start(stage)
+        else:
+            needed = self.pipeline.needs[stage] - self.pipeline.uncached
+            self.submit(stage, {name: self.entries[name] for name in sorted(needed)})
+
+    def has_begun(self, stage: str) -> bool:
+        """Whether it was handed over: only the node knows more."""
+        return stage in self.running or self.here.has_begun(stage)
+
+    def finished(self) -> dict[str, str | None]:
+        """Stages that have ended, and whose outputs are here, since the last call, each with why it failed, or None."""
+        found = self.here.finished()
+        for stage, ended in self.ended().items():
+            log_file(self.logs, stage).parent.mkdir(parents=True, exist_ok=True)
+            log_file(self.logs, stage).write_bytes(ended.log)
+            if ended.why_failed is None:
+                self.entries[stage] = ended.entry
+                entry = {stage: ended.entry}
+                self._pulls[stage] = self._pool.submit(pull, self.project, self.remote, entry)
+            else:
+                found[stage] = ended.why_failed
+        for stage in [stage for stage, future in self._pulls.items() if future.done()]:
+            error = self._pulls.pop(stage).exception()
+            found[stage] = None if error is None else str(error)
+        return found
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        self.here.interrupt()
+
+    def kill(self) -> None:
+        super().kill()
+        self.here.kill()
 
 
 def stamp(file: Path) -> Stamp | None:
@@ -122,20 +217,30 @@ def check_reachable(address: str) -> None:
         raise UserError(f"--ray: no cluster at {address!r} ({error.strerror or error})") from error
 
 
-def stage_task(project: str, environment: dict[str, str]) -> Callable[[str, str], str | None]:
+def stage_task(
+    project: str, environment: dict[str, str], shared: Shared | None
+) -> Callable[[str, str, Entries | None], tuple[Any, ...]]:
     """What a node does: an inner function, so that Ray sends it as it is, and the node finds our modules itself."""
-    code = str(Path(__file__).parents[2])
+    code, grace = str(Path(__file__).parents[2]), SECONDS_TO_STOP
+    by_remote = None if shared is None else tuple(shared)
 
-    def run(stage: str, log: str) -> str | None:
+    def run(stage: str, log: str, inputs: dict[str, Any] | None) -> tuple[Any, ...]:
+        import os  # noqa: PLC0415
         import sys  # noqa: PLC0415
         from pathlib import Path  # noqa: PLC0415
 
-        if not Path(project, "dvc.yaml").is_file():
-            return f"{project}: not there on a node, wanted the project at the same path on all"
+        folder = Path(os.environ.get("BENCH_PROJECT", project))
+        if not (folder / "dvc.yaml").is_file():
+            return (f"{folder}: not there on a node, wanted the project at the same path on all, or BENCH_PROJECT",)
         if code not in sys.path:
-            sys.path.insert(0, code)
-        from bench.sweep.process import run_to_end  # noqa: PLC0415
+            sys.path[:0] = [str(folder), code]
+        if by_remote is None:
+            from bench.sweep.process import run_to_end  # noqa: PLC0415
 
-        return run_to_end(Path(project), stage, Path(log), environment, SECONDS_TO_STOP)
+            return (run_to_end(folder, stage, folder / log, environment, grace),)
+        from bench.sweep.remote import Shared, run_in_clone  # noqa: PLC0415
+
+        ended = run_in_clone(folder, stage, folder / log, environment, grace, Shared(*by_remote), inputs or {})
+        return tuple(ended)
 
     return run

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ class Pipeline(NamedTuple):
 
     needs: Mapping[str, frozenset[str]]  # stage -> those whose outputs it reads
     stale: frozenset[str]
+    uncached: frozenset[str] = frozenset()  # those of whose outputs DVC keeps no copy
 
     def upstream(self, stage: str) -> set[str]:
         """A stage with all that it needs, directly or not."""
@@ -52,7 +53,7 @@ def read_pipeline(project: Path) -> Pipeline:
     with only_errors():
         try:
             # It waits for DVC's lock, as `dvc --wait-for-lock` does.
-            with Repo(str(project), _wait_for_lock=True) as repo:
+            with chdir(project), Repo(str(project), _wait_for_lock=True) as repo:  # DVC names stages from where one is
                 graph = get_active_graph(repo.index.graph)
                 order = plan_repro(graph, repo.stage.collect("dvc.yaml"))
                 stale = repo.status()
@@ -60,9 +61,10 @@ def read_pipeline(project: Path) -> Pipeline:
                     stage.addressing: frozenset(needed.addressing for needed in graph.successors(stage))
                     for stage in order
                 }
+                uncached = {stage.addressing for stage in order if not all(out.use_cache for out in stage.outs)}
         except DvcException as error:
             raise UserError(f"{project}: DVC cannot read the pipeline: {' '.join(str(error).split())}") from error
-    return Pipeline(needs, frozenset(stale) & needs.keys())
+    return Pipeline(needs, frozenset(stale) & needs.keys(), frozenset(uncached))
 
 
 @contextmanager
