@@ -190,7 +190,8 @@ def test_a_stopped_sweep_leaves_nothing_behind_and_goes_on(number: int, tmp_path
     assert not psutil.pid_exists(pid)
     assert project.is_unlocked()
     (project.root / "go").touch()
-    assert project.sweep()[0] == 0
+    code, said = project.sweep()
+    assert code == 0, said
     assert project.ran() == ["resolve", "slow", "slow"]
     assert UP_TO_DATE in project.dvc("repro")
 
@@ -201,11 +202,14 @@ def test_a_killed_sweep_takes_its_stages_along(tmp_path: Path) -> None:
     pid = int(project.wait_for("pid"))
     code, said = project.sweep()
     assert (code, "another sweep runs here" in said) == (1, True)
+    started = psutil.Process(sweep.pid).children(recursive=True)
+    assert pid in {process.pid for process in started}
     sweep.kill()
     sweep.communicate()
-    wait(lambda: not psutil.pid_exists(pid), 10)
+    assert psutil.wait_procs(started, timeout=10)[1] == []
     (project.root / "go").touch()
-    assert project.sweep()[0] == 0
+    code, said = project.sweep()
+    assert code == 0, said
     assert UP_TO_DATE in project.dvc("repro")
 
 
