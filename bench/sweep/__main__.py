@@ -93,7 +93,7 @@ def open_clones(
     shared = Shared(remote, commit_of(project))
     pages = params.model_copy(update={"gpus": 0})  # which need none
     here = LocalRunner(project, logs, count_jobs(None, pages, gpus=()))
-    return CloneRunner(project, logs, jobs, ray, params, here=here, pipeline=pipeline, shared=shared)
+    return CloneRunner(RayRunner(project, logs, jobs, ray, params, shared), here, pipeline, remote)
 
 
 def open_local(project: Path, logs: Path, jobs: int | None, params: SweepParams, console: Console) -> LocalRunner:

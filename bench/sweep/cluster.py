@@ -101,73 +101,61 @@ class RayRunner:
             self.ray.cancel(reference, force=True)  # what the task has started ends with it
 
 
-class CloneRunner(RayRunner):
-    """The same where every node has a clone: what a stage reads and writes goes by a DVC remote.
+class CloneRunner:
+    """Stages on nodes that have a clone each: what a stage reads and writes goes by a DVC remote.
 
     Stages of whose outputs DVC keeps no copy, the pages, run here.
 
     Raises:
-        UserError: as RayRunner; or the remote does not take what there is already.
+        UserError: the remote does not take what there is already.
     """
 
-    def __init__(
-        self,
-        project: Path,
-        logs: Path,
-        jobs: int | None,
-        address: str,
-        params: SweepParams,
-        *,
-        here: LocalRunner,
-        pipeline: Pipeline,
-        shared: Shared,
-    ) -> None:
-        super().__init__(project, logs, jobs, address, params, shared)
-        self.remote, self.here, self.pipeline = shared.remote, here, pipeline
-        self.entries = read_entries(project)
+    def __init__(self, cluster: RayRunner, here: LocalRunner, pipeline: Pipeline, remote: str) -> None:
+        self.cluster, self.here, self.pipeline, self.remote = cluster, here, pipeline, remote
+        self.project, self.logs = cluster.project, cluster.logs
+        self.entries = read_entries(self.project)
         there = self.entries.keys() & pipeline.needs.keys() - pipeline.stale - pipeline.uncached
-        push(project, shared.remote, sorted(there))
+        push(self.project, remote, sorted(there))
         self._pool = ThreadPoolExecutor(max_workers=1)  # DVC does one thing at a time
         self._pulls: dict[str, Future[None]] = {}
 
     @property
     def has_room(self) -> bool:
-        return super().has_room and self.here.has_room
+        return self.cluster.has_room and self.here.has_room
 
     def start(self, stage: str) -> None:
         if stage in self.pipeline.uncached:
             self.here.start(stage)
         else:
             needed = self.pipeline.needs[stage] - self.pipeline.uncached
-            self.submit(stage, {name: self.entries[name] for name in sorted(needed)})
+            self.cluster.submit(stage, {name: self.entries[name] for name in sorted(needed)})
 
     def has_begun(self, stage: str) -> bool:
         """Whether it was handed over: only the node knows more."""
-        return stage in self.running or self.here.has_begun(stage)
+        return stage in self.cluster.running or self.here.has_begun(stage)
 
     def finished(self) -> dict[str, str | None]:
         """Stages that have ended, and whose outputs are here, since the last call, each with why it failed, or None."""
         found = self.here.finished()
-        for stage, ended in self.ended().items():
-            log_file(self.logs, stage).parent.mkdir(parents=True, exist_ok=True)
-            log_file(self.logs, stage).write_bytes(ended.log)
+        for stage, ended in self.cluster.ended().items():
             if ended.why_failed is None:
                 self.entries[stage] = ended.entry
-                entry = {stage: ended.entry}
-                self._pulls[stage] = self._pool.submit(pull, self.project, self.remote, entry)
+                self._pulls[stage] = self._pool.submit(pull, self.project, self.remote, {stage: ended.entry})
             else:
                 found[stage] = ended.why_failed
+            log_file(self.logs, stage).parent.mkdir(parents=True, exist_ok=True)
+            log_file(self.logs, stage).write_bytes(ended.log)
         for stage in [stage for stage, future in self._pulls.items() if future.done()]:
             error = self._pulls.pop(stage).exception()
             found[stage] = None if error is None else str(error)
         return found
 
     def interrupt(self) -> None:
-        super().interrupt()
+        self.cluster.interrupt()
         self.here.interrupt()
 
     def kill(self) -> None:
-        super().kill()
+        self.cluster.kill()
         self.here.kill()
 
 
