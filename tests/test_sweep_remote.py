@@ -1,19 +1,41 @@
 """A sweep over clones that share no files but a DVC remote."""
 
+import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bench.errors import UserError
+from bench.sweep import clones as clones_module
+from bench.sweep import cluster as cluster_module
+from bench.sweep.__main__ import open_clones, sweep
+from bench.sweep.clones import CloneRunner
+from bench.sweep.display import Display
 from bench.sweep.pipeline import read_pipeline
-from bench.sweep.remote import Ended, Shared, check_remote, commit_of, pull, read_entries, run_in_clone
-from tests.test_sweep import UP_TO_DATE, Project, cluster_stages, wait
+from bench.sweep.remote import (
+    Ended,
+    Shared,
+    check_remote,
+    commit_of,
+    is_kept,
+    pull,
+    read_entries,
+    run_in_clone,
+    take_over,
+)
+from tests.test_sweep import ONE_CPU, REPO, UP_TO_DATE, Project, cluster_stages, wait
 
 REMOTE = "store"
 
@@ -39,9 +61,8 @@ class Clones:
         self.shared = Shared(REMOTE, commit_of(self.project.root))
 
     def run_on(self, node: Path, stage: str, *inputs: str) -> Ended:
-        entries = read_entries(self.project.root)
-        log = node / "runs" / f"{stage}.log"
-        return run_in_clone(node, stage, log, {}, 5.0, self.shared, {name: entries[name] for name in inputs})
+        entries = read_entries(self.project.root, inputs) if inputs else {}
+        return run_in_clone(node, stage, node / "runs" / f"{stage}.log", {}, 5.0, self.shared, entries)
 
     def ran_on(self, node: Path) -> list[str]:
         return (node / "ran").read_text().split() if (node / "ran").exists() else []
@@ -54,6 +75,13 @@ PAGE = {
 
 @pytest.fixture
 def clones(tmp_path: Path) -> Clones:
+    work = {name: stage for name, stage in cluster_stages(0).items() if name in ("work_0", "work_1")}
+    end = {"end": {"cmd": "cat work_0 work_1 > end", "deps": list(work), "outs": ["end"]}}
+    return Clones(tmp_path, work | end | PAGE, ("one", "two"))
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Clones:
     return Clones(tmp_path, cluster_stages(0) | PAGE, ("one", "two"))
 
 
@@ -63,10 +91,22 @@ def test_what_one_clone_makes_another_reads(clones: Clones) -> None:
         ended = clones.run_on(node, stage, *inputs)
         assert ended.why_failed is None
         assert b"Running stage" in ended.log
-        pull(here, REMOTE, {stage: ended.entry})
+        take_over(here, REMOTE, stage, ended.entry)
     assert (here / "work_0").read_text() == "1\n"
     assert [clones.ran_on(one), clones.ran_on(two), clones.project.ran()] == [["resolve"], ["work_0"], []]
     assert not {"resolve", "work_0"} & read_pipeline(here).stale
+
+
+def test_whether_inputs_come_again(clones: Clones) -> None:
+    here, one = clones.project.root, clones.nodes[0]
+    assert not is_kept(here, "resolve")
+    take_over(here, REMOTE, "resolve", clones.run_on(one, "resolve").entry)
+    assert is_kept(here, "resolve")
+    (here / "source").write_text("2\n")
+    assert not is_kept(here, "resolve")
+    clones.project.dvc("repro", "resolve")
+    (here / "source").write_text("1\n")
+    assert is_kept(here, "resolve")
 
 
 def test_only_what_dvc_keeps_can_be_shared(clones: Clones) -> None:
@@ -85,7 +125,8 @@ def test_a_clone_of_another_commit_is_refused(clones: Clones) -> None:
     node = clones.nodes[0]
     git(node, "commit", "-q", "--allow-empty", "-m", "more")
     ended = clones.run_on(node, "resolve")
-    assert ended == Ended(f"{node}: at commit {commit_of(node)[:12]}, wanted {clones.shared.commit[:12]} on all nodes")
+    found, wanted = commit_of(node)[:12], clones.shared.commit[:12]
+    assert ended == Ended(f"{socket.gethostname()}: {node}: at commit {found}, wanted {wanted} (`git pull`)")
     assert clones.ran_on(node) == []
 
 
@@ -112,8 +153,41 @@ def test_what_the_remote_has_not(clones: Clones, tmp_path: Path) -> None:
     """The part of the lock is there, the output is not."""
     ended = clones.run_on(clones.nodes[0], "resolve")
     shutil.rmtree(tmp_path / "remote")
-    with pytest.raises(UserError, match=r"here: .*"):
-        pull(clones.project.root, REMOTE, {"resolve": ended.entry})
+    with pytest.raises(UserError, match=r"here: DVC: .*"):
+        take_over(clones.project.root, REMOTE, "resolve", ended.entry)
+
+
+def test_what_a_stopped_run_has_left_on_a_node_is_overwritten(clones: Clones) -> None:
+    one, two = clones.nodes
+    take_over(clones.project.root, REMOTE, "resolve", clones.run_on(one, "resolve").entry)
+    (two / "plan").write_text("half of it")
+    assert clones.run_on(two, "work_0", "resolve").why_failed is None
+    assert (two / "work_0").read_text() == "1\n"
+
+
+def test_files_that_only_a_node_has_are_named(clones: Clones) -> None:
+    """Else DVC would run the stage again, here."""
+    one = clones.nodes[0]
+    git(one, "update-index", "--assume-unchanged", "source")
+    (one / "source").write_text("2\n")
+    ended = clones.run_on(one, "resolve")
+    with pytest.raises(
+        UserError, match=r"resolve: found other files on the node than here \(.*source\), wanted the same"
+    ):
+        take_over(clones.project.root, REMOTE, "resolve", ended.entry)
+
+
+def test_entries_are_read_whole_while_others_write(clones: Clones) -> None:
+    """DVC truncates `dvc.lock` before it writes."""
+    here = clones.project.root
+    entry = clones.run_on(clones.nodes[0], "resolve").entry
+    take_over(here, REMOTE, "resolve", entry)
+    with ThreadPoolExecutor() as pool:
+        writes = [pool.submit(pull, here, REMOTE, {"resolve": entry}) for _ in range(5)]
+        while not all(write.done() for write in writes):
+            assert read_entries(here, ["resolve"]) == {"resolve": entry}
+    for write in writes:
+        write.result()
 
 
 def test_a_remote_without_a_cluster(clones: Clones) -> None:
@@ -124,8 +198,108 @@ def test_a_remote_without_a_cluster(clones: Clones) -> None:
     )
 
 
+class InThisProcess:
+    """What CloneRunner asks of Ray, by one node that does one thing at a time, in turn with the runner's own work."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=1)  # a process has one working folder
+
+    def remote(self, **_: Any) -> Callable[[Any], Any]:
+        return lambda run: SimpleNamespace(
+            options=lambda **_: SimpleNamespace(remote=lambda *args: self.pool.submit(run, *args))
+        )
+
+    def wait(self, results: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return [result for result in results if result.done()], []
+
+    def get(self, result: Any) -> Any:
+        return result.result()
+
+    def cancel(self, _: Any, *, force: bool) -> None:
+        assert force
+
+
+OpenSweep = Callable[[], CloneRunner]
+
+
 @pytest.fixture
-def cluster(clones: Clones) -> Iterator[Any]:
+def open_sweep(clones: Clones, monkeypatch: pytest.MonkeyPatch) -> OpenSweep:
+    """A runner whose only node has the first clone."""
+    node = InThisProcess()
+    monkeypatch.setattr(cluster_module, "connect", lambda _: node)
+    monkeypatch.setattr(clones_module, "ThreadPoolExecutor", lambda **_: node.pool)
+    monkeypatch.setenv("BENCH_PROJECT", str(clones.nodes[0]))
+    monkeypatch.syspath_prepend(REPO)
+    root = clones.project.root
+    return lambda: open_clones(root, root / "runs/demo/logs", None, "", REMOTE, ONE_CPU, read_pipeline(root))
+
+
+def run_sweep(runner: CloneRunner) -> str:
+    """What it says."""
+    said = StringIO()
+    with suppress(SystemExit):
+        sweep(runner.project, runner.pipeline, runner, Display(Console(file=said, width=1000), runner.logs))
+    return said.getvalue()
+
+
+@pytest.mark.slow
+def test_inputs_that_come_again_cost_no_node_anything(clones: Clones, open_sweep: OpenSweep) -> None:
+    """Only the page, of which DVC keeps no copy, is made anew, and here."""
+    project, node = clones.project, clones.nodes[0]
+    for source, num_on_node in (("1", 4), ("2", 8), ("1", 8)):
+        (project.root / "source").write_text(f"{source}\n")
+        git(project.root, "commit", "-q", "--allow-empty", "-am", source)
+        git(node, "pull", "-q")
+        said = run_sweep(open_sweep())
+        assert len(clones.ran_on(node)) == num_on_node, said
+        assert project.ran() == ["page"]
+        assert (project.root / "pages/page").read_text() == f"{source}\n" * 2
+        assert not read_pipeline(project.root).stale
+    assert "resolve: cached" in said
+
+
+def test_a_node_that_cannot_is_named(clones: Clones, open_sweep: OpenSweep) -> None:
+    git(clones.nodes[0], "commit", "-q", "--allow-empty", "-m", "more")
+    last = run_sweep(open_sweep()).splitlines()[-1]
+    assert last.startswith(f"failed: resolve: {socket.gethostname()}: {clones.nodes[0]}: at commit")
+    assert "; not run: work_0, " in last
+    assert clones.project.ran() == []
+
+
+def test_a_node_without_the_project_is_named(
+    clones: Clones, open_sweep: OpenSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_PROJECT", "/nowhere")
+    last = run_sweep(open_sweep()).splitlines()[-1]
+    assert last.startswith(f"failed: resolve: {socket.gethostname()}: /nowhere: not there, wanted the project at")
+
+
+def test_a_log_comes_from_the_node(clones: Clones, open_sweep: OpenSweep) -> None:
+    node, here = clones.nodes[0], clones.project.root / "runs/demo/logs/resolve.log"
+    (node / "ran").mkdir()  # a file, for the stage
+    last = run_sweep(open_sweep()).splitlines()[-1]
+    there = node / "runs/demo/logs/resolve.log"
+    why = f"exit code 255, see {there} (its end: {here})"
+    assert last.startswith(f"failed: resolve: {socket.gethostname()}: {why}; not run: ")
+    assert here.read_text() == there.read_text() != ""
+
+
+def test_what_has_not_begun_is_let_go_when_stopped(clones: Clones, open_sweep: OpenSweep) -> None:
+    runner = open_sweep()
+    for stage in ("resolve", "work_0", "page"):
+        runner.start(stage)
+    runner.interrupt()
+    ended: dict[str, str | None] = {}
+    wait(lambda: ended.update(runner.finished()) or len(ended) == 3)
+    assert set(ended.values()) == {"stopped before it began"}
+    runner.kill()
+    assert clones.project.ran() == clones.ran_on(clones.nodes[0]) == []
+
+
+@pytest.fixture
+def cluster(many: Clones) -> Iterator[Any]:
     """Ray on two nodes, each with its own clone, and a head that runs none."""
     pytest.importorskip("ray", reason="Ray is an extra")
     from ray.cluster_utils import Cluster
@@ -133,7 +307,7 @@ def cluster(clones: Clones) -> Iterator[Any]:
     small = {"object_store_memory": 80_000_000}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
     try:
-        for node in clones.nodes:
+        for node in many.nodes:
             cluster.add_node(num_cpus=1, env_vars={"BENCH_PROJECT": str(node)}, **small)
         yield cluster
     finally:
@@ -141,18 +315,18 @@ def cluster(clones: Clones) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_nodes_share_nothing_and_one_dies(cluster: Any, clones: Clones) -> None:
+def test_nodes_share_nothing_and_one_dies(cluster: Any, many: Clones) -> None:
     """Nothing but the page runs here, and DVC has nothing left to do."""
-    project = clones.project
+    project = many.project
     sweep = project.start("--ray", cluster.address, "--remote", REMOTE)
-    wait(lambda: any(len(clones.ran_on(node)) >= 3 for node in clones.nodes) or sweep.poll() is not None)
+    wait(lambda: any(len(many.ran_on(node)) >= 3 for node in many.nodes) or sweep.poll() is not None)
     cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
     said, complaints = sweep.communicate(timeout=240)
     assert sweep.returncode == 0, said + complaints
     assert said.splitlines()[-1] == UP_TO_DATE
     assert (project.root / "pages/page").read_text() == "1\n" * 7
     assert project.ran() == ["page"]
-    assert {name for node in clones.nodes for name in clones.ran_on(node)} == {
+    assert {name for node in many.nodes for name in many.ran_on(node)} == {
         "resolve",
         "end",
         *(f"work_{i}" for i in range(7)),
@@ -162,13 +336,16 @@ def test_nodes_share_nothing_and_one_dies(cluster: Any, clones: Clones) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_it_goes_on(cluster: Any, clones: Clones) -> None:
-    project = clones.project
+def test_stopped_it_goes_on(cluster: Any, many: Clones) -> None:
+    project = many.project
     sweep = project.start("--ray", cluster.address, "--remote", REMOTE)
-    wait(lambda: any(len(clones.ran_on(node)) >= 2 for node in clones.nodes) or sweep.poll() is not None)
+    wait(lambda: any(len(many.ran_on(node)) >= 2 for node in many.nodes) or sweep.poll() is not None)
     sweep.send_signal(signal.SIGINT)
     said, complaints = sweep.communicate(timeout=120)
     assert sweep.returncode == 130, said + complaints
+    for folder in (project.root, *many.nodes):
+        lock = folder / ".dvc/tmp/rwlock"
+        assert not lock.exists() or json.loads(lock.read_text()) == {}
     code, said = project.sweep("--ray", cluster.address, "--remote", REMOTE)
     assert code == 0, said
     assert UP_TO_DATE in project.dvc("repro")

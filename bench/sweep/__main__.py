@@ -19,7 +19,8 @@ from bench.errors import UserError
 from bench.resolve import load_grid
 from bench.stages.command import run_command
 from bench.stages.files import plan_dir
-from bench.sweep.cluster import CloneRunner, RayRunner
+from bench.sweep.clones import CloneRunner
+from bench.sweep.cluster import RayRunner
 from bench.sweep.display import Display, outcome, print_failures, tail
 from bench.sweep.local import LocalRunner, count_jobs, visible_gpus
 from bench.sweep.params import SweepParams

@@ -5,16 +5,13 @@ The project has the same path on all nodes, or the one that the variable BENCH_P
 
 import socket
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.sweep.local import LocalRunner
 from bench.sweep.params import SweepParams
-from bench.sweep.pipeline import Pipeline
 from bench.sweep.process import log_file
-from bench.sweep.remote import Ended, Entries, Shared, pull, push, read_entries
+from bench.sweep.remote import Ended, Entries, Shared
 
 Stamp = tuple[int, int]
 MAX_RETRIES = 3
@@ -89,7 +86,7 @@ class RayRunner:
         try:
             return Ended(*self.ray.get(reference))
         except self.ray.exceptions.RayError as error:
-            return Ended((str(error).strip().splitlines() or [type(error).__name__])[-1])  # some say nothing
+            return Ended(reason(error))
 
     def interrupt(self) -> None:
         for stage in self.running.keys() - self._cancelled:
@@ -101,62 +98,9 @@ class RayRunner:
             self.ray.cancel(reference, force=True)  # what the task has started ends with it
 
 
-class CloneRunner:
-    """Stages on nodes that have a clone each: what a stage reads and writes goes by a DVC remote.
-
-    Stages of whose outputs DVC keeps no copy, the pages, run here.
-
-    Raises:
-        UserError: the remote does not take what there is already.
-    """
-
-    def __init__(self, cluster: RayRunner, here: LocalRunner, pipeline: Pipeline, remote: str) -> None:
-        self.cluster, self.here, self.pipeline, self.remote = cluster, here, pipeline, remote
-        self.project, self.logs = cluster.project, cluster.logs
-        self.entries = read_entries(self.project)
-        there = self.entries.keys() & pipeline.needs.keys() - pipeline.stale - pipeline.uncached
-        push(self.project, remote, sorted(there))
-        self._pool = ThreadPoolExecutor(max_workers=1)  # DVC does one thing at a time
-        self._pulls: dict[str, Future[None]] = {}
-
-    @property
-    def has_room(self) -> bool:
-        return self.cluster.has_room and self.here.has_room
-
-    def start(self, stage: str) -> None:
-        if stage in self.pipeline.uncached:
-            self.here.start(stage)
-        else:
-            needed = self.pipeline.needs[stage] - self.pipeline.uncached
-            self.cluster.submit(stage, {name: self.entries[name] for name in sorted(needed)})
-
-    def has_begun(self, stage: str) -> bool:
-        """Whether it was handed over: only the node knows more."""
-        return stage in self.cluster.running or self.here.has_begun(stage)
-
-    def finished(self) -> dict[str, str | None]:
-        """Stages that have ended, and whose outputs are here, since the last call, each with why it failed, or None."""
-        found = self.here.finished()
-        for stage, ended in self.cluster.ended().items():
-            if ended.why_failed is None:
-                self.entries[stage] = ended.entry
-                self._pulls[stage] = self._pool.submit(pull, self.project, self.remote, {stage: ended.entry})
-            else:
-                found[stage] = ended.why_failed
-            log_file(self.logs, stage).parent.mkdir(parents=True, exist_ok=True)
-            log_file(self.logs, stage).write_bytes(ended.log)
-        for stage in [stage for stage, future in self._pulls.items() if future.done()]:
-            error = self._pulls.pop(stage).exception()
-            found[stage] = None if error is None else str(error)
-        return found
-
-    def interrupt(self) -> None:
-        self.cluster.interrupt()
-        self.here.interrupt()
-
-    def kill(self) -> None:
-        self.cluster.kill()
-        self.here.kill()
+def reason(error: BaseException) -> str:
+    """The last line of what it says; some say nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def stamp(file: Path) -> Stamp | None:
@@ -214,12 +158,14 @@ def stage_task(
 
     def run(stage: str, log: str, inputs: dict[str, Any] | None) -> tuple[Any, ...]:
         import os  # noqa: PLC0415
+        import socket  # noqa: PLC0415
         import sys  # noqa: PLC0415
         from pathlib import Path  # noqa: PLC0415
 
         folder = Path(os.environ.get("BENCH_PROJECT", project))
         if not (folder / "dvc.yaml").is_file():
-            return (f"{folder}: not there on a node, wanted the project at the same path on all, or BENCH_PROJECT",)
+            node = socket.gethostname()
+            return (f"{node}: {folder}: not there, wanted the project at the same path on all, or BENCH_PROJECT",)
         if code not in sys.path:
             sys.path[:0] = [str(folder), code]
         if by_remote is None:

@@ -1,16 +1,12 @@
 """What DVC says of its stages: which are stale, and which need which."""
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 
-from bench.errors import UserError
+from bench.sweep.repository import opened
 
 
 class Pipeline(NamedTuple):
@@ -50,30 +46,12 @@ def read_pipeline(project: Path) -> Pipeline:
     Raises:
         UserError: there is no DVC project, or DVC cannot read it.
     """
-    with only_errors():
-        try:
-            # It waits for DVC's lock, as `dvc --wait-for-lock` does.
-            with chdir(project), Repo(str(project), _wait_for_lock=True) as repo:  # DVC names stages from where one is
-                graph = get_active_graph(repo.index.graph)
-                order = plan_repro(graph, repo.stage.collect("dvc.yaml"))
-                stale = repo.status()
-                needs = {
-                    stage.addressing: frozenset(needed.addressing for needed in graph.successors(stage))
-                    for stage in order
-                }
-                uncached = {stage.addressing for stage in order if not all(out.use_cache for out in stage.outs)}
-        except DvcException as error:
-            raise UserError(f"{project}: DVC cannot read the pipeline: {' '.join(str(error).split())}") from error
+    with opened(project) as repo:
+        graph = get_active_graph(repo.index.graph)
+        order = plan_repro(graph, repo.stage.collect("dvc.yaml"))
+        stale = repo.status()
+        needs = {
+            stage.addressing: frozenset(needed.addressing for needed in graph.successors(stage)) for stage in order
+        }
+        uncached = {stage.addressing for stage in order if not all(out.use_cache for out in stage.outs)}
     return Pipeline(needs, frozenset(stale) & needs.keys(), frozenset(uncached))
-
-
-@contextmanager
-def only_errors() -> Iterator[None]:
-    """Without DVC's warnings, of stages that are frozen on purpose, say."""
-    logger = logging.getLogger("dvc")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -4,18 +4,20 @@ Whoever has run a stage pushes its outputs and hands over its part of `dvc.lock`
 its own `dvc.lock` and pulls. So DVC says on every side what is stale, and by the same hashes.
 """
 
+import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import load_yaml, modify_yaml
+from dvc_data.hashfile.hash_info import HashInfo
 
 from bench.errors import UserError
 from bench.sweep.process import run_to_end
+from bench.sweep.repository import opened
 
 Entries = dict[str, Any]
 """Stage -> its part of `dvc.lock`: the hashes of what it read and wrote."""
@@ -39,9 +41,10 @@ def commit_of(project: Path) -> str:
     Raises:
         UserError: it is none, or has edits that other clones lack.
     """
+    sources = [".", *(f":!{name}" for name in WRITTEN)]
     try:
         commit = _git(project, "rev-parse", "HEAD")
-        edits = _git(project, "status", "--porcelain", "--untracked-files=no", ".", *(f":!{name}" for name in WRITTEN))
+        edits = _git(project, "status", "--porcelain", "--untracked-files=no", *sources)
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"{project}: not a clone by git, wanted one, as --remote compares commits") from error
     if edits:
@@ -52,21 +55,8 @@ def commit_of(project: Path) -> str:
 
 
 def _git(project: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=True).stdout.strip()
-
-
-@contextmanager
-def opened(project: Path) -> Iterator[Repo]:
-    """DVC's project, which waits for its lock as `dvc --wait-for-lock` does.
-
-    Raises:
-        UserError: DVC cannot do what it is asked for.
-    """
-    try:
-        with Repo(str(project), _wait_for_lock=True) as repo:
-            yield repo
-    except DvcException as error:
-        raise UserError(f"{project}: {' '.join(str(error).split())}") from error
+    command = ["git", "--no-optional-locks", *arguments]  # DVC may be adding files to git meanwhile
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def check_remote(project: Path, remote: str) -> None:
@@ -80,41 +70,83 @@ def check_remote(project: Path, remote: str) -> None:
         raise UserError(f"--remote: found {remote!r}, wanted {wanted}")
 
 
-def read_entries(project: Path) -> Entries:
-    """Of all stages that have run."""
-    file = project / LOCK
-    return dict(load_yaml(str(file)).get("stages", {})) if file.is_file() else {}
+def read_entries(project: Path, stages: Iterable[str]) -> Entries:
+    """Of stages that have run.
 
-
-def targets_of(project: Path, stages: Iterable[str]) -> list[str]:
-    """Stages as DVC finds them from any folder."""
-    return [f"{project / 'dvc.yaml'}:{stage}" for stage in stages]
+    Raises:
+        UserError: DVC cannot read them.
+    """
+    with opened(project):  # others may write meanwhile
+        entries = load_yaml(str(project / LOCK))["stages"]
+    return {stage: entries[stage] for stage in sorted(stages)}
 
 
 def push(project: Path, remote: str, stages: Iterable[str]) -> None:
-    """Outputs of stages, and the run cache.
+    """Outputs of stages. Not the run cache, all of which DVC would copy every time: entries say as much.
 
     Raises:
         UserError: the remote takes them not.
     """
-    if targets := targets_of(project, stages):
+    if targets := list(stages):
         with opened(project) as repo:
-            repo.push(targets=targets, remote=remote, run_cache=True)
+            repo.push(targets, remote=remote)
 
 
-def pull(project: Path, remote: str, entries: Mapping[str, Any]) -> None:
+def pull(project: Path, remote: str, entries: Entries) -> None:
     """Take over stages that have run elsewhere: their parts of `dvc.lock`, and their outputs.
+
+    What a stopped run has left in place of these is overwritten, as by `dvc repro`.
 
     Raises:
         UserError: the remote has them not.
     """
-    if not entries:
-        return
+    if entries:
+        with opened(project) as repo:
+            _pull(repo, remote, entries)
+
+
+def _pull(repo: Repo, remote: str, entries: Entries) -> None:
+    with modify_yaml(str(Path(repo.root_dir) / LOCK)) as content:
+        content.setdefault("schema", "2.0")
+        content.setdefault("stages", {}).update(entries)
+    repo.pull(list(entries), remote=remote, force=True)
+
+
+def take_over(project: Path, remote: str, stage: str, entry: Any) -> None:
+    """As `pull`, and nothing is left to run: now, and when the same inputs come again after others.
+
+    Raises:
+        UserError: the remote has it not, or it read other files than are here.
+    """
     with opened(project) as repo:
-        with repo.lock, modify_yaml(str(project / LOCK)) as content:
-            content.setdefault("schema", "2.0")
-            content.setdefault("stages", {}).update(entries)
-        repo.pull(targets=targets_of(project, entries), remote=remote)
+        _pull(repo, remote, {stage: entry})
+        (taken,) = repo.stage.collect(stage)
+        changed, _, _ = taken.changed_entries()
+        if changed:
+            other = ", ".join(changed)
+            raise UserError(
+                f"{stage}: found other files on the node than here ({other}), wanted the same, untracked too"
+            )
+        repo.stage_cache.save(taken)
+
+
+def is_kept(project: Path, stage: str) -> bool:
+    """Whether the outputs of a run with the same inputs are in DVC's cache, so that DVC need not run it.
+
+    Raises:
+        UserError: DVC cannot say.
+    """
+    with opened(project) as repo:
+        (asked,) = repo.stage.collect(stage)
+        if asked.changed_stage() or not asked.deps_cached():
+            asked.save_deps()
+            for out in asked.outs:
+                out.hash_info = HashInfo()  # that of other inputs
+        try:
+            repo.stage_cache.restore(asked, dry=True)
+        except RunCacheNotFoundError:
+            return False
+    return True
 
 
 class Shared(NamedTuple):
@@ -134,13 +166,16 @@ def run_in_clone(
     inputs: Entries,
 ) -> Ended:
     """On a node: pull what a stage reads, run it as `run_to_end` does, push what it has written."""
+    node = socket.gethostname()
     try:
         if (found := commit_of(project)) != shared.commit:
-            raise UserError(f"{project}: at commit {found[:12]}, wanted {shared.commit[:12]} on all nodes")
+            raise UserError(f"{project}: at commit {found[:12]}, wanted {shared.commit[:12]} (`git pull`)")
         pull(project, shared.remote, inputs)
         why = run_to_end(project, stage, log, environment, grace)
-        if why is None:
-            push(project, shared.remote, [stage])
+        end = log.read_bytes()[-TAIL:]
+        if why is not None:
+            return Ended(f"{node}: {why}", log=end)
+        push(project, shared.remote, [stage])
+        return Ended(None, read_entries(project, [stage])[stage], end)
     except UserError as error:
-        return Ended(str(error))
-    return Ended(why, None if why else read_entries(project)[stage], log.read_bytes()[-TAIL:])
+        return Ended(f"{node}: {error}")
