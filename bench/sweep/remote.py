@@ -24,6 +24,8 @@ Entries = dict[str, Any]
 LOCK = "dvc.lock"
 WRITTEN = (LOCK, "reports")
 """What a sweep itself changes of the files in git."""
+UPDATE = f"git checkout HEAD {LOCK} && git pull"
+"""Of a clone in which stages ran."""
 TAIL = 65_536  # bytes of a log that a node hands over
 
 
@@ -169,7 +171,7 @@ def run_in_clone(
     node = socket.gethostname()
     try:
         if (found := commit_of(project)) != shared.commit:
-            raise UserError(f"{project}: at commit {found[:12]}, wanted {shared.commit[:12]} (`git pull`)")
+            raise UserError(f"{project}: at commit {found[:12]}, wanted {shared.commit[:12]} (there: `{UPDATE}`)")
         pull(project, shared.remote, inputs)
         why = run_to_end(project, stage, log, environment, grace)
         end = log.read_bytes()[-TAIL:]
