@@ -779,7 +779,7 @@ def test_a_stopped_command_goes_on(sent: signal.Signals, server: Server, tmp_pat
 
     def pause() -> None:
         here.set()
-        go_on.wait(0.2 if sent == signal.SIGINT else 9)
+        go_on.wait(3 if sent == signal.SIGINT else 9)
 
     served.before_body = pause
     root = tmp_path / "coco"
