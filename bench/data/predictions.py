@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pyarrow import ArrowException
 from pyarrow.parquet import read_schema
 from scipy.special import expit
 
 from bench.data.geometry import Floats
 from bench.data.keypoints import NUM_KEYPOINTS
-from bench.data.parquet import write_parquet
+from bench.data.parquet import UNREADABLE, write_parquet
 from bench.errors import UserError
 
 CALIBRATION, VAL, DETECTED = "calibration", "val", "val_detected"
@@ -65,7 +64,7 @@ def read_split(file: Path, name: str, policy: str) -> Split:
     try:
         missing = sorted({"split", *columns} - set(read_schema(file).names))
         frame = pd.DataFrame() if missing else pd.read_parquet(file, columns=columns, filters=[("split", "==", name)])
-    except (OSError, ValueError, ArrowException) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file}: no readable predictions ({str(error).splitlines()[0]}): {again}") from error
     if missing:
         raise UserError(f"{file}: column {missing[0]!r} is missing, wanted {', '.join(['split', *columns])}: {again}")

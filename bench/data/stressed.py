@@ -15,7 +15,7 @@ from pyarrow.parquet import read_schema
 
 from bench.data.geometry import Floats
 from bench.data.keypoints import NUM_KEYPOINTS
-from bench.data.parquet import write_parquet
+from bench.data.parquet import UNREADABLE, write_parquet
 from bench.errors import UserError
 
 CONDITION = ("mode", "side", "kept", "padding")
@@ -58,7 +58,7 @@ def read_stressed(file: Path) -> Stressed:
     try:
         missing = sorted(set(COLUMNS) - set(read_schema(file).names))
         frame = pd.DataFrame() if missing else pd.read_parquet(file, columns=list(COLUMNS))
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file}: no readable stress test ({str(error).splitlines()[0]}): {again}") from error
     if missing:
         raise UserError(f"{file}: column {missing[0]!r} is missing, wanted {', '.join(COLUMNS)}: {again}")

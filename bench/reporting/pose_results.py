@@ -11,6 +11,7 @@ import numpy as np
 from pyarrow.parquet import read_schema
 
 from bench.data.geometry import Floats
+from bench.data.parquet import UNREADABLE
 from bench.data.presence import POLICIES
 from bench.errors import UserError
 from bench.reporting.results import (
@@ -109,7 +110,7 @@ def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PoseResult:
 def _columns(file: Path, stage: str) -> list[str]:
     try:
         return list(read_schema(file).names)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}): run `dvc repro {stage}`") from error
 
 

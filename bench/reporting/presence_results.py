@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data.parquet import UNREADABLE
 from bench.data.presence import POLICIES
 from bench.errors import UserError
 from bench.metrics.bootstrap import Interval, percentile_interval, pool_seeds
@@ -158,7 +159,7 @@ def _read(runs_dir: Path, kind: str, row: Row, columns: Sequence[str]) -> pd.Dat
     again = f"run `dvc repro presence@{row.experiment}-{row.seed}`"
     try:
         frame = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}): {again}") from error
     missing = [column for column in columns if column not in frame]
     if missing:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.data.arrays import read_arrays, write_arrays
-from bench.data.parquet import write_parquet
+from bench.data.parquet import UNREADABLE, write_parquet
 from bench.errors import UserError
 from bench.metrics.average_precision import mix
 from bench.metrics.bootstrap import (
@@ -148,7 +148,7 @@ def read_replicates(file: Path, row: Row, keys: Sequence[str], stage: str) -> Fl
     again = f"run `dvc repro {stage}@{row.experiment}-{row.seed}`"
     try:
         frame = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file}: no readable replicates ({str(error).splitlines()[0]}): {again}") from error
     missing = [key for key in keys if key not in frame]
     if missing:

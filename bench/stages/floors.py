@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.data.coco import CocoDict, persons_of, read_coco
 from bench.data.geometry import Crop
 from bench.data.keypoints import NUM_KEYPOINTS
-from bench.data.parquet import write_parquet
+from bench.data.parquet import UNREADABLE, write_parquet
 from bench.data.predictions import CALIBRATION, VAL
 from bench.data.windows import label_persons, windows_of
 from bench.errors import UserError
@@ -109,7 +109,7 @@ def read_floors(file: Path, annotation_ids: dict[str, NDArray[np.int64]]) -> Ite
     """
     try:
         frame = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{file}: no readable floors ({str(error).splitlines()[0]}): run `dvc repro floors`") from error
     for policy, rows in frame.groupby("policy", sort=False):
         yield str(policy), Floor(*(_scores(file, rows, name, annotation_ids[name]) for name in (CALIBRATION, VAL)))

@@ -32,6 +32,7 @@ from bench.data.subset import build_manifests
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
 from bench.errors import UserError
+from bench.reporting.results import read_replicates, write_replicates
 from bench.reporting.rows import read_row
 from bench.resolve import load_grid
 from bench.score import read_annotations
@@ -43,6 +44,7 @@ from models.weights import WeightsError
 from tests.conftest import make_person, make_result
 from tests.data.test_predictions_file import make_frame, make_manifest
 from tests.fuzz.mutations import changed_bytes, changed_json
+from tests.harmful import Harmful
 from tests.reporting.fake_runs import make_row
 
 REPO = Path(__file__).parents[2]
@@ -130,6 +132,14 @@ def predictions(folder: Path) -> Reader:
     return Reader(file, changed_bytes(file.read_bytes()), lambda file: read_split(file, VAL, "labelled"))
 
 
+def replicates(folder: Path) -> Reader:
+    file, row = folder / "a-0.parquet", make_row("a")
+    write_replicates(file, ["AP", "AR"], np.arange(8.0).reshape(4, 2))
+    return Reader(
+        file, changed_bytes(file.read_bytes()), lambda file: read_replicates(file, row, ["AP", "AR"], "evaluate")
+    )
+
+
 def arrays(folder: Path) -> Reader:
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, a=np.arange(99), b=np.ones((3, 4)))
@@ -176,6 +186,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "JPEG": lambda folder: picture(folder, ".jpg"),
     "PNG": lambda folder: picture(folder, ".png"),
     "predictions": predictions,
+    "replicates": replicates,
     "arrays": arrays,
     "checkpoint": checkpoint,
     "published": published,
@@ -213,13 +224,6 @@ def test_any_bytes_are_read_or_refused(name: str, content: bytes, readers: dict[
 
 
 # Files made to harm.
-
-
-class Harmful:
-    """What a pickle would run when it is read."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (Path("harm"), "done")
 
 
 HARMFUL = {

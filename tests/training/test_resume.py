@@ -18,6 +18,7 @@ from bench.errors import UserError
 from bench.training import loop
 from bench.training.loop import Fit, Length
 from bench.training.resume import StateFile
+from tests.harmful import Harmful
 from tests.training.pairs import launch, run_pair
 from tests.training.toys import NO_STATE, Recipe, Weights, make_model, make_samples, train
 
@@ -152,18 +153,23 @@ BROKEN = {
     "cut": cut,
     "text": lambda file: file.write_text("a state"),
     "other content": lambda file: torch.save([1, 2], file),
+    "code": lambda file: torch.save({"asked": "a", "content": Harmful()}, file),
     "folder": lambda file: (file.unlink(), file.mkdir()),
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_state_is_named(kind: str, tmp_path: Path) -> None:
+def test_a_broken_state_is_named_and_nothing_of_it_runs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "state.pt"
     StateFile(file, "a").save({"weights": torch.ones(9)})
     BROKEN[kind](file)
     wanted = r"state\.pt: cannot be read as the state of a training \(\w+\): remove it, and the training begins anew$"
     with pytest.raises(UserError, match=wanted):
         StateFile(file, "a").load()
+    assert not Path("harm").exists()
 
 
 def test_large_states_are_written_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
