@@ -17,6 +17,7 @@ import typer
 from ruamel.yaml import YAML
 
 from bench.errors import UserError
+from bench.git import git
 from bench.stages.command import run_command
 
 CLONES = ("first", "second")
@@ -29,7 +30,7 @@ def main(
     folder: Annotated[Path | None, typer.Argument(help="for the two clones; else a passing one")] = None,
 ) -> None:
     """Run the experiment twice and compare: exit code 1 where a file differs."""
-    root = Path(_git(Path.cwd(), "rev-parse", "--show-toplevel"))
+    root = Path(git(Path.cwd(), "rev-parse", "--show-toplevel"))
     if folder is not None:
         verify(root, folder)
         return
@@ -41,11 +42,11 @@ def verify(root: Path, folder: Path) -> None:
     """Raises:
     UserError: there are edits that a clone would not have, a run fails, or a file differs.
     """
-    if _git(root, "status", "--porcelain", "--untracked-files=no"):
+    if git(root, "status", "--porcelain", "--untracked-files=no"):
         raise UserError(f"{root}: found edits that are not committed, wanted none: a clone would not have them")
     clones = [folder / name for name in CLONES]
     for clone in clones:
-        _git(folder, "clone", "--quiet", str(root), str(clone))
+        git(folder, "clone", "--quiet", str(root), str(clone))
         make_small(clone / "params.yaml")
         run(clone)
     differing = sorted(differences(*clones))
@@ -55,7 +56,7 @@ def verify(root: Path, folder: Path) -> None:
             f"{len(differing)} of {num_files} files differ, wanted none: {', '.join(map(str, differing[:9]))}"
             f"{', ...' if len(differing) > 9 else ''}"
         )
-    print(f"{num_files} files of {_git(root, 'rev-parse', '--short', 'HEAD')} twice: all the same, but for the clock")
+    print(f"{num_files} files of {git(root, 'rev-parse', '--short', 'HEAD')} twice: all the same, but for the clock")
 
 
 def make_small(params: Path) -> None:
@@ -109,15 +110,6 @@ def differences(first: Path, second: Path) -> Iterator[Path]:
 
 def _timeless(file: Path) -> bytes:
     return CLOCK.sub(b"", file.read_bytes())
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", "") or str(error)
-        raise UserError(f"{folder}: git {arguments[0]} failed ({reason.strip().splitlines()[-1]})") from error
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ ALLOWED = {
     },
     "bench.sweep": {
         "bench.errors",
+        "bench.git",
         "bench.machine",
         "bench.config",
         "bench.resolve",

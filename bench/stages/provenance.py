@@ -1,6 +1,5 @@
 """What a row says of itself: the people it was tested on, the protocol, and where its numbers come from."""
 
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,8 @@ from bench.config import EvaluateParams, TestParams, TrainConfig
 from bench.data.coco import CocoDict
 from bench.data.hashing import sha256_of
 from bench.data.predictions import Split
+from bench.errors import UserError
+from bench.git import git
 from bench.reporting.rows import PROTOCOL_VERSION, DataCard, Protocol, Provenance
 from bench.stages.files import MANIFESTS, TrainingInfo, detections_file, manifest_file
 
@@ -84,14 +85,10 @@ def sha256_of_code() -> str:
 
 def code_revision(root: Path) -> str | None:
     """The last commit that touched code behind the numbers, with `+` where it has changed since; None without git."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(root), *arguments, "--", *NUMBER_MAKING]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    revision = git("log", "-1", "--format=%H")
-    return f"{revision}{'+' if git('status', '--porcelain') else ''}" if revision else None
+    sources = ("--", *NUMBER_MAKING)
+    try:
+        revision = git(root, "log", "-1", "--format=%H", *sources)
+        edits = git(root, "status", "--porcelain", *sources)
+    except UserError:
+        return None
+    return f"{revision}{'+' if edits else ''}" if revision else None

@@ -5,7 +5,6 @@ its own `dvc.lock` and pulls. So DVC says on every side what is stale, and by th
 """
 
 import socket
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 from dvc_data.hashfile.hash_info import HashInfo
 
 from bench.errors import UserError
+from bench.git import git
 from bench.sweep.process import run_to_end
 from bench.sweep.repository import opened
 
@@ -45,20 +45,15 @@ def commit_of(project: Path) -> str:
     """
     sources = [".", *(f":!{name}" for name in WRITTEN)]
     try:
-        commit = _git(project, "rev-parse", "HEAD")
-        edits = _git(project, "status", "--porcelain", "--untracked-files=no", *sources)
-    except (OSError, subprocess.CalledProcessError) as error:
+        commit = git(project, "rev-parse", "HEAD")
+        edits = git(project, "status", "--porcelain", "--untracked-files=no", *sources)
+    except UserError as error:
         raise UserError(f"{project}: not a clone by git, wanted one, as --remote compares commits") from error
     if edits:
         raise UserError(
             f"{project}: found edits that are not committed ({edits.split()[-1]}), wanted none with --remote"
         )
     return commit
-
-
-def _git(project: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", *arguments]  # DVC may be adding files to git meanwhile
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def check_remote(project: Path, remote: str) -> None:
