@@ -361,10 +361,6 @@ class BaseParams(Params):
             )
         heatmap_size = self.architecture.heatmap_size(self.input_size)
         head = self.presence_head
-        if self.train.strategy == "fsdp" and self.loss.weighting != "fixed":
-            raise ValueError(
-                f"loss.weighting: found {self.loss.weighting!r}, wanted 'fixed' with train.strategy 'fsdp'"
-            )
         if head.type == "three_class" and self.presence_policy != "labelled":
             raise ValueError(
                 f"presence_policy: found {self.presence_policy!r}, wanted 'labelled' with a three_class head, whose "
@@ -379,6 +375,14 @@ class BaseParams(Params):
             raise ValueError(
                 f"presence_head.pool {head.pool} does not divide the {heatmap_size[0]} x {heatmap_size[1]} heatmaps of "
                 f"{self.model}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shared_out_with_a_fixed_sum(self) -> Self:
+        if self.train.strategy == "fsdp" and self.loss.weighting != "fixed":
+            raise ValueError(
+                f"loss.weighting: found {self.loss.weighting!r}, wanted 'fixed' with train.strategy 'fsdp'"
             )
         return self
 

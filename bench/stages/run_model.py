@@ -18,7 +18,7 @@ from bench.inference.predict import Predictions, on_device, predict
 from bench.machine import count_workers
 from bench.stages.files import RunFiles, manifest_file, plan_dir, read_model
 from bench.training.checkpoint import load_checkpoint
-from bench.training.sharding import sharded_strategy
+from bench.training.sharding import strategy_of
 from models import PoseModel, build_model
 
 
@@ -74,12 +74,11 @@ def read_manifest(profile: str, name: str) -> CocoDict:
 
 def build_fabric(precision: str, devices: int = 1, num_nodes: int = 1, strategy: str = "ddp") -> Fabric:
     """The best devices there are, one or as many of every node."""
-    num_processes = devices * num_nodes
     return Fabric(
         accelerator="auto",
         devices=devices,
         num_nodes=num_nodes,
-        strategy="auto" if num_processes == 1 else sharded_strategy(num_processes) if strategy == "fsdp" else strategy,
+        strategy=strategy_of(strategy, devices * num_nodes),
         precision=precision,  # type: ignore[arg-type]
     )
 

@@ -24,9 +24,13 @@ from models import PoseModel
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def sharded_strategy(num_processes: int) -> ModelParallelStrategy:
-    """For Fabric: every process holds an equal share of each weight, gradient and optimiser state."""
-    return ModelParallelStrategy(shard, data_parallel_size=num_processes, tensor_parallel_size=1)
+def strategy_of(name: str, num_processes: int) -> ModelParallelStrategy | str:
+    """For Fabric; with `fsdp` every process holds an equal share of each weight, gradient and optimiser state."""
+    if num_processes == 1:
+        return "auto"
+    if name == "fsdp":
+        return ModelParallelStrategy(shard, data_parallel_size=num_processes, tensor_parallel_size=1)
+    return name
 
 
 def shard(model: PoseModel, mesh: DeviceMesh) -> PoseModel:

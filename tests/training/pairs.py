@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from bench.training.sharding import sharded_strategy
+from bench.training.sharding import strategy_of
 
 
 def run_pair(function: Callable[..., None], *arguments: Any) -> list[int | None]:
@@ -37,6 +37,6 @@ def _as_launched(function: Callable[..., None], rank: int, port: int, *arguments
 
 def launch(strategy: str) -> Fabric:
     """In one of the two."""
-    fabric = Fabric(accelerator="cpu", devices=2, strategy=sharded_strategy(2) if strategy == "fsdp" else strategy)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy_of(strategy, 2))
     fabric.launch()
     return fabric

@@ -26,7 +26,7 @@ def step_and_count(rank: int, drawn: CocoDict, folder: Path) -> None:
     batch = next(iter(shuffled_loader(make_samples(persons_of(drawn)), 4, 0, epoch=1)))
     stepper.step(batch, Watch(1, 1))
     weights = list(model.parameters())
-    moments = [value for state in stepper.optimizer.optimizer.state.values() for value in (state["exp_avg"],)]
+    moments = [state["exp_avg"] for state in stepper.optimizer.optimizer.state.values()]
     found = {
         "share": sum(map(num_held, weights)) / sum(weight.numel() for weight in weights),
         "share_of_moments": sum(map(num_held, moments)) / sum(moment.numel() for moment in moments),
