@@ -762,6 +762,8 @@ def test_a_root_without_permission(command: Command) -> None:
 
 
 HASTY = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored by what a shell starts in the background
 import bench.data.fetching as fetching
 fetching.ENOUGH, fetching.SAVE_EVERY, fetching.CHUNK = 10_000, 10_000, 10_000
 from bench.data.download import main
@@ -779,7 +781,7 @@ def test_a_stopped_command_goes_on(sent: signal.Signals, server: Server, tmp_pat
 
     def pause() -> None:
         here.set()
-        go_on.wait(3 if sent == signal.SIGINT else 9)
+        go_on.wait(0.2 if sent == signal.SIGINT else 9)
 
     served.before_body = pause
     root = tmp_path / "coco"
