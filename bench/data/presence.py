@@ -101,5 +101,9 @@ POLICIES = {
 }
 
 
+TRUE = "true"
+"""The policy that no annotator's choice enters."""
+
+
 def _all_count(present: Bools) -> PresenceLabel:
     return PresenceLabel(present, np.ones(present.shape, dtype=np.float32))

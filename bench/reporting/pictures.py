@@ -1,4 +1,4 @@
-"""Pictures of persons: the truth beside what each system says, and which keypoints it calls absent.
+"""Pictures of persons: the truth, or else the labels, beside what each system says, and what it calls absent.
 
 Letters: K keypoints.
 """
@@ -19,7 +19,7 @@ from bench.data.coco import CocoDict, Person, persons_of, read_coco, read_image
 from bench.data.geometry import Floats, bbox_to_view, crop_matrix, inside, warp_points
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
 from bench.data.predictions import VAL, Split, read_split
-from bench.data.presence import POLICIES
+from bench.data.presence import POLICIES, TRUE
 from bench.errors import UserError
 from bench.reporting.figures import house_style, save
 from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, Row, run_file
@@ -43,45 +43,67 @@ class PicturePlan(BaseModel):
 
 
 class Subject(NamedTuple):
-    """A person to show. `keypoints` (K, 2) in image pixels, NaN where no position is known; `present` (K,) and
-    `hidden` (K,): present, but behind something."""
+    """A person to show. `keypoints` (K, 2) in image pixels, NaN where no position is known; `present` (K,), `counted`
+    (K,): not ignored by the policy, and `hidden` (K,): behind something. `is_true`: positions are true ones."""
 
     annotation_id: int
     bbox: Floats
     image_file: Path
     keypoints: Floats
     present: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
+    is_true: bool
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        return self.counted & ~self.present
 
 
 class Statement(NamedTuple):
-    """What a system says of a person: `keypoints` (K, 2) in image pixels and which of them are `present` (K,)."""
+    """What a system says of a person: `keypoints` (K, 2) in image pixels and which of them are `present` (K,); of the
+    keypoints that are `counted` under the policy, how many it is `right` about."""
 
     keypoints: Floats
     present: NDArray[np.bool_]
+    right: int
+    counted: int
+
+
+class Pictures(NamedTuple):
+    """The files, and the policy that says in them what is present."""
+
+    names: list[str]
+    policy: str
 
 
 def write_pictures(
     folder: Path, manifest_file: Path, runs_dir: Path, rows: Sequence[Row], num_persons: int, seed: int
-) -> list[str]:
-    """Write `pictures_<n>.png` of persons drawn with `seed` from the val split; returns the file names.
+) -> Pictures:
+    """Write `pictures_<n>.png` of persons drawn with `seed` from the val split.
 
     `rows` has one row per system, whose thresholds and predictions are shown.
 
     Raises:
         UserError: a manifest, an image or predictions are missing or incomplete.
     """
-    subjects = choose_subjects(read_coco(manifest_file), num_persons, seed, rows[0].protocol.policy)
-    statements = {row.experiment: read_statements(runs_dir, row, subjects) for row in rows}
-    drawn = any(row.data.source == "drawn" for row in rows)
+    manifest = read_coco(manifest_file)
+    policy = shown_policy(manifest, rows[0].protocol.policy)
+    subjects = choose_subjects(manifest, num_persons, seed, policy)
+    statements = {row.experiment: read_statements(runs_dir, row, subjects, policy) for row in rows}
     names = []
     for start in range(0, len(subjects), PERSONS_PER_PICTURE):
         chosen = range(start, min(start + PERSONS_PER_PICTURE, len(subjects)))
         names.append(f"pictures_{start // PERSONS_PER_PICTURE + 1}.png")
         columns = {name: [said[i] for i in chosen] for name, said in statements.items()}
-        figure = draw_grid([subjects[i] for i in chosen], columns, drawn=drawn)
+        figure = draw_grid([subjects[i] for i in chosen], columns, policy)
         save_small(figure, folder / names[-1])
-    return names
+    return Pictures(names, policy)
+
+
+def shown_policy(manifest: CocoDict, headline: str) -> str:
+    """The truth where all people carry it; else the headline policy, under its own name."""
+    return TRUE if all("true_keypoints" in annotation for annotation in manifest["annotations"]) else headline
 
 
 def subjects_of(manifest: CocoDict, annotation_ids: Sequence[int], policy: str) -> dict[int, Subject]:
@@ -103,7 +125,7 @@ def choose_subjects(manifest: CocoDict, num_persons: int, seed: int, policy: str
 def _subject(person: Person, truth: list[float] | None, policy: str) -> Subject:
     """Positions of drawn people are the true ones, else those that the annotator gave."""
     in_window = person.labels.visibility > 0  # whatever a system's window is, it shows nearly all that is labelled
-    present = POLICIES[policy].label(person.labels, in_window).present
+    label = POLICIES[policy].label(person.labels, in_window)
     if truth is None:
         # COCO writes (0, 0) for what is not labelled, which is a place in the picture.
         keypoints = np.where(person.labels.visibility[:, None] > 0, person.keypoints, np.nan)
@@ -111,18 +133,27 @@ def _subject(person: Person, truth: list[float] | None, policy: str) -> Subject:
     else:
         keypoints = np.array(truth, dtype=np.float64).reshape(NUM_KEYPOINTS, 3)[:, :2]
         hidden = np.array(truth[2::3]) == 1
-    return Subject(person.annotation_id, person.bbox, person.image_file, keypoints, present, hidden)
+    return Subject(
+        person.annotation_id,
+        person.bbox,
+        person.image_file,
+        keypoints,
+        label.present,
+        label.present_weight > 0,
+        hidden,
+        is_true=truth is not None,
+    )
 
 
-def read_statements(runs_dir: Path, row: Row, subjects: Sequence[Subject]) -> list[Statement]:
+def read_statements(runs_dir: Path, row: Row, subjects: Sequence[Subject], policy: str) -> list[Statement]:
     """A system's predictions for each subject, present or absent by the run's own calibrated threshold: of the presence
-    head where it has one, else of the heatmap peak.
+    head where it has one, else of the heatmap peak. `policy` says what is right.
 
     Raises:
         UserError: the predictions are missing, broken, or lack a person.
     """
     file = run_file(runs_dir, "predictions", row.experiment, row.seed)
-    split = read_split(file, VAL, row.protocol.policy)
+    split = read_split(file, VAL, policy)
     place_of = {annotation_id: place for place, annotation_id in enumerate(split.annotation_ids.tolist())}
     for subject in subjects:
         if subject.annotation_id not in place_of:
@@ -133,17 +164,22 @@ def read_statements(runs_dir: Path, row: Row, subjects: Sequence[Subject]) -> li
 
 def _statement(split: Split, place: int, row: Row) -> Statement:
     if split.presence is not None and PRESENCE_HEAD in row.thresholds:
-        return Statement(split.keypoints[place], split.presence[place] >= row.thresholds[PRESENCE_HEAD])
-    return Statement(split.keypoints[place], split.score[place] >= row.thresholds[HEATMAP_PEAK])
+        present = split.presence[place] >= row.thresholds[PRESENCE_HEAD]
+    else:
+        present = split.score[place] >= row.thresholds[HEATMAP_PEAK]
+    counted = split.present_weight[place] > 0
+    right = (present == split.present[place]) & counted
+    return Statement(split.keypoints[place], present, int(right.sum()), int(counted.sum()))
 
 
-def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], *, drawn: bool) -> Figure:
-    """One line per subject: the truth, then each system."""
+def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], policy: str) -> Figure:
+    """One line per subject: the truth, or the labels as the policy reads them, then each system."""
     matrices = [crop_matrix(bbox_to_view(subject.bbox, CELL_SIZE, CONTEXT), CELL_SIZE) for subject in subjects]
-    captions = [_truth_caption(subject, matrix) for subject, matrix in zip(subjects, matrices, strict=True)]
+    captions = [_subject_caption(*pair, policy) for pair in zip(subjects, matrices, strict=True)]
+    drawn = any(subject.is_true for subject in subjects)
     strip = 0.14 + 0.1 * max(caption.count("\n") + 1 for caption in captions)
     cell_w, cell_h, top = 1.9, 2.53, 1.12  # inches, as strip
-    names = ["truth", *columns]
+    names = ["truth" if policy == TRUE else f"policy {policy}", *columns]
     size = (max(cell_w * len(names), 7.0), (cell_h + strip) * len(subjects) + top)
     side = 0.502 - cell_w * len(names) / size[0] / 2  # centres a grid that is narrower than the legend
     with house_style():
@@ -158,9 +194,9 @@ def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], 
                 ax = figure.add_subplot(grid[i, j])
                 show(ax, cropped)
                 if j == 0:
-                    _draw_truth(ax, subject, matrix)
+                    _draw_subject(ax, subject, matrix, captions[i])
                 else:
-                    _draw_statement(ax, subject, columns[name][i], matrix)
+                    _draw_statement(ax, columns[name][i], matrix, policy)
                 if i == 0:
                     ax.set_title(name, fontsize=10, fontweight="bold")
         kind = "Drawn people" if drawn else "People"
@@ -185,22 +221,26 @@ def show(ax: Axes, cropped: NDArray[np.uint8]) -> None:
     ax.grid(visible=False)
 
 
-def _draw_truth(ax: Axes, subject: Subject, matrix: Floats) -> None:
-    draw_pose(ax, warp_points(subject.keypoints, matrix), subject.present, subject.hidden)
-    caption(ax, _truth_caption(subject, matrix))
+def _draw_subject(ax: Axes, subject: Subject, matrix: Floats, text: str) -> None:
+    points = np.where((subject.present | subject.absent)[:, None], subject.keypoints, np.nan)
+    draw_pose(ax, warp_points(points, matrix), subject.present, subject.hidden)
+    caption(ax, text)
 
 
-def _truth_caption(subject: Subject, matrix: Floats) -> str:
-    """How many keypoints are present, and the absent ones that no cross in the crop shows."""
-    unseen = np.flatnonzero(~subject.present & ~_in_crop(warp_points(subject.keypoints, matrix)))
-    text = f"person {subject.annotation_id}: {subject.present.sum()} of {NUM_KEYPOINTS} present"
-    return _wrap(f"{text}; absent elsewhere: {list_keypoints(unseen)}" if len(unseen) else text)
+def _subject_caption(subject: Subject, matrix: Floats, policy: str) -> str:
+    """How many keypoints are present, absent and ignored, and the absent ones that no cross in the crop shows."""
+    there, gone = ("in the image", "outside") if policy == TRUE else ("present", "absent")
+    ignored = int((~subject.counted).sum())
+    text = f"person {subject.annotation_id}: {(subject.present & subject.counted).sum()} {there}"
+    text += f", {subject.absent.sum()} {gone}{f', {ignored} ignored' if ignored else ''}"
+    unseen = np.flatnonzero(subject.absent & ~_in_crop(warp_points(subject.keypoints, matrix)))
+    return _wrap(f"{text}; without a cross: {list_keypoints(unseen)}" if len(unseen) else text)
 
 
-def _draw_statement(ax: Axes, subject: Subject, said: Statement, matrix: Floats) -> None:
+def _draw_statement(ax: Axes, said: Statement, matrix: Floats, policy: str) -> None:
     draw_pose(ax, warp_points(said.keypoints, matrix), said.present, np.zeros(NUM_KEYPOINTS, dtype=bool))
-    right = int((said.present == subject.present).sum())
-    caption(ax, f"presence right: {right} of {NUM_KEYPOINTS}")
+    words = "presence right" if policy == TRUE else f"as policy {policy}"
+    caption(ax, f"{words}: {said.right} of {said.counted}")
 
 
 def caption(ax: Axes, text: str) -> None:
@@ -277,7 +317,7 @@ def _legend_handles(*, drawn: bool) -> Iterator[Line2D]:
         "markeredgecolor": SIDE_COLOURS["left"],
         "linestyle": "none",
     }
-    yield Line2D([], [], **hidden, label="present but hidden (truth only)")
+    yield Line2D([], [], **hidden, label="present but hidden (first column only)")
     yield Line2D([], [], marker="s", color="none", markerfacecolor="#969696", label="outside of the image")
     where = "true place, or where a system puts it" if drawn else "where a system puts it"
     yield Line2D([], [], **CROSS, label=f"absent ({where})")

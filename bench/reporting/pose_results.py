@@ -27,7 +27,7 @@ from bench.reporting.results import (
 )
 from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Source, by_experiment, run_file
 
-KNOWN, TRUE = "known", "true"
+KNOWN = "known"
 PLAIN_AP = "AP"
 """By OKS, whatever is said of presence: the same for all policies and sources."""
 GATED, EX_EDGE, EX_CORNER = "gated_AP", "ex_AP_edge", "ex_AP_corner"

@@ -1,6 +1,6 @@
 """Figures of the page of presence: numbers by policy and keypoint, curves, and the worst errors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -294,9 +294,8 @@ def draw_cases(cases: Mapping[str, Sequence[Case]], subjects: Mapping[int, Subje
                 else:
                     ax.set(xticks=[], yticks=[], frame_on=False)
         figure.suptitle(title, y=1 - 0.06 / size[1], va="top", fontsize=11)
-        figure.legend(
-            handles=list(_handles()), loc="upper center", bbox_to_anchor=(0.5, 1 - 0.3 / size[1]), ncols=4, fontsize=8
-        )
+        handles, anchor = list(_handles(subjects.values())), (0.5, 1 - 0.3 / size[1])
+        figure.legend(handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=4, fontsize=8)
         return figure
 
 
@@ -317,9 +316,10 @@ def _draw_case(ax: Axes, case: Case, subject: Subject) -> None:
     caption(ax, f"{name}: {case.score:.2f}\nperson {case.annotation_id}{', put outside' if beyond else ''}")
 
 
-def _handles() -> Iterator[Line2D]:
+def _handles(subjects: Iterable[Subject]) -> Iterator[Line2D]:
     ring: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "none", "markeredgewidth": 2}
     yield Line2D([], [], marker="o", color=GREY, markeredgecolor="black", label="present keypoints")
     yield Line2D([], [], marker="o", color=GREY, markerfacecolor="none", linestyle="none", label="present but hidden")
     yield Line2D([], [], markersize=9, markeredgecolor=ABSENT_COLOUR, **ring, label="where the system puts it")
-    yield Line2D([], [], markersize=11, markeredgecolor=TRUTH_COLOUR, **ring, label="where it is, if known")
+    place = "its true place" if any(subject.is_true for subject in subjects) else "where it is labelled, if it is"
+    yield Line2D([], [], markersize=11, markeredgecolor=TRUTH_COLOUR, **ring, label=place)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.data.keypoints import KEYPOINT_NAMES
-from bench.data.presence import POLICIES
+from bench.data.presence import POLICIES, TRUE
 from bench.metrics.calibrators import CALIBRATORS
 from bench.metrics.presence import AT_THRESHOLD, MACRO, POOLED, RANKING
 from bench.metrics.presence_study import LOCALISATION, LOCALISED, RANKED, THRESHOLD_RULES
@@ -24,7 +24,6 @@ from bench.reporting.presence_results import (
     PREVALENCE,
     SOURCES,
     TESTED,
-    TRUE,
     PresenceResult,
     difference,
     key,

@@ -55,7 +55,6 @@ FLOORS = {
 }
 """What needs no system."""
 SOURCES = OWN | FLOORS
-TRUE = "true"
 TESTED = {"AUROC": RANKED, "F1": GLOBAL}
 """The two numbers that are compared, by the rule behind each."""
 BIASED = ("ECE", "ECE_mass", "resolution")

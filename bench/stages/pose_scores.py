@@ -29,7 +29,7 @@ from bench.metrics.pose_scores import (
     keypoint_ap,
 )
 from bench.metrics.presence import Labelled, choose_threshold
-from bench.reporting.pose_results import EX_CORNER, EX_EDGE, GATED, KNOWN, PLAIN_AP, TRUE, at_threshold, key
+from bench.reporting.pose_results import EX_CORNER, EX_EDGE, GATED, KNOWN, PLAIN_AP, at_threshold, key
 from bench.reporting.results import write_replicates
 from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, Source
 from bench.stages.command import run_command

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.data.coco import read_coco
 from bench.data.predictions import VAL, read_split
-from bench.data.presence import POLICIES
+from bench.data.presence import POLICIES, TRUE
 from bench.errors import UserError
 from bench.reporting import markdown, tables
 from bench.reporting import presence_figures as figures
@@ -20,7 +20,6 @@ from bench.reporting.pictures import save_small, subjects_of
 from bench.reporting.presence_results import (
     HEAD,
     SOURCES,
-    TRUE,
     PresenceResult,
     head_comparisons,
     load_presence,

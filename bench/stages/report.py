@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.data.presence import POLICIES
 from bench.inference.scoring import SCORE_RULES
 from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_curves, draw_keypoints, draw_systems, save
@@ -97,7 +98,10 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
         first=markdown.escape(results[0].name),
         rule=markdown.escape(results[0].row.protocol.score_rule),
         tables={table.name: tables.to_markdown(table) for table in shown},
-        pictures=pictures,
+        pictures=pictures.names,
+        picture_policy=pictures.policy,
+        picture_meaning=POLICIES[pictures.policy].meaning,
+        policy=results[0].row.protocol.policy,
         provenance=markdown.provenance(rows),
     )
     write_text(folder / "README.md", page)
@@ -289,11 +293,18 @@ As CSV: [presence_per_keypoint.csv](presence_per_keypoint.csv).
 
 ## Pictures
 
-Persons were chosen by a seed alone. Red crosses mark keypoints that are absent in truth, or that a system calls absent
-by its own threshold: of its presence head where it has one, else of its heatmap peak.
+Persons were chosen by a seed alone. The first column shows \
+{{ "the truth" if picture_policy == "true" else "the labels" }} by policy `{{ picture_policy }}` \
+({{ picture_meaning }}); red crosses mark what is absent by it. In the other columns they mark what a system calls
+absent by its own threshold: of its presence head where it has one, else of its heatmap peak. The counts compare each
+system with the first column\
+{% if picture_policy != policy %}
+; thresholds were chosen under policy `{{ policy }}`, so a system can be wrong here and right in the tables\
+{% endif %}
+.
 
 {% for picture in pictures %}
-![Truth and predictions on {{ people }}]({{ picture }})
+![{{ "Truth" if picture_policy == "true" else "Labels" }} and predictions on {{ people }}]({{ picture }})
 
 {% endfor %}
 
