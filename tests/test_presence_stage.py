@@ -170,3 +170,38 @@ def test_floors_of_other_persons_are_refused(project: Path) -> None:
     with pytest.raises(UserError, match="no readable floors"):
         presence.main("p", "run", 0)
     Path("aside").rename(floors_file("p"))
+
+
+def test_precision_begins_with_that_of_the_first_level_and_not_with_1() -> None:
+    """Always present is flat at the share that is present; of two levels there are two steps."""
+    present = np.array([True, True, True, False])
+    recall, precision = presence.recall_steps(present, np.ones(4))
+    assert recall.tolist() == [0, 1]
+    assert precision.tolist() == [0.75, 0.75]
+    recall, precision = presence.recall_steps(present, np.array([0.9, 0.2, 0.2, 0.9]))
+    assert recall.tolist() == pytest.approx([0, 1 / 3, 1])
+    assert precision.tolist() == [0.5, 0.5, 0.75]
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 40])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_area_under_the_steps_is_the_average_precision(levels: int, sign: int) -> None:
+    rng = np.random.default_rng(levels)
+    present = rng.random(120) < 0.7
+    score = sign * rng.integers(levels, size=120) / levels
+    for target, value in ((present, score), (~present, -score)):
+        recall, precision = presence.recall_steps(target, value)
+        area = (np.diff(recall) * precision[1:]).sum()
+        assert area == pytest.approx(average_precision_score(target, value))
+
+
+def test_precision_of_the_floors_is_flat_in_every_policy(project: Path) -> None:
+    curves = read("presence_curves")
+    always = curves[curves["source"] == "always_present"]
+    for policy, own in always.groupby("policy"):
+        split = read_split(FILES.predictions, VAL, str(policy))
+        share = split.present[split.present_weight > 0].mean()
+        for curve, wanted in (("pr_present", share), ("pr_absent", 1 - share)):
+            points = own[own["curve"] == curve]
+            assert points["x"].tolist() == [0, 1]
+            assert points["y"].tolist() == pytest.approx([wanted, wanted])

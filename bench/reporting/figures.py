@@ -29,10 +29,12 @@ SOURCE_STYLES: dict[Source, tuple[Any, str]] = {
 }
 CURVES = {
     "train_heatmap_loss": "training: heatmap loss",
-    "train_presence_loss": "training: presence loss",
-    "calibration_loss": "calibration split: loss",
+    "calibration_heatmap_loss": "calibration split: heatmap loss",
     "calibration_AP": "calibration split: AP (%)",
+    "train_presence_loss": "training: presence loss",
+    "calibration_presence_loss": "calibration split: presence loss",
 }
+"""The two terms of the loss stand apart, before their weights: their sum compares only among runs that have both."""
 
 
 class Series(NamedTuple):
@@ -104,8 +106,10 @@ def draw_curves(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], peop
     """What training did: one panel per curve, one line per system and seed."""
     styles = system_styles(names)
     with house_style():
-        figure = Figure(figsize=(9, 6.4), layout="constrained")
-        panels = dict(zip(CURVES, figure.subplots(2, 2).flat, strict=True))
+        figure = Figure(figsize=(11, 6.4), layout="constrained")
+        *axes, unused = figure.subplots(2, 3).flat
+        unused.set_axis_off()
+        panels = dict(zip(CURVES, axes, strict=True))
         for name in names:
             colour, marker = styles[name]
             for seed in seeds:
@@ -119,7 +123,7 @@ def draw_curves(runs_dir: Path, names: Sequence[str], seeds: Sequence[int], peop
             ax.set(title=CURVES[curve], xlabel="epoch")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if not ax.lines:
-                reason = "no system has a presence head" if curve == "train_presence_loss" else "nothing was trained"
+                reason = "no presence head" if curve.endswith("presence_loss") else "nothing was trained"
                 ax.text(0.5, 0.5, reason, ha="center", color=GREY, transform=ax.transAxes)
         handles, labels = panels["calibration_AP"].get_legend_handles_labels()
         figure.suptitle(f"Training on {people}")

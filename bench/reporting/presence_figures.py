@@ -67,6 +67,8 @@ CURVES = {
     "pr_absent": ("to find the absent", "recall", "precision"),
 }
 TRUTH_COLOUR = "#00c853"
+MIN_IN_BIN = 30
+"""Keypoints of a bin with a dot: the observed share of fewer says more of chance than of the system."""
 
 
 class Case(NamedTuple):
@@ -168,17 +170,16 @@ def draw_curves(systems: Sequence[PresenceResult], policy: str, title: str) -> F
 def _curve(
     ax: Axes, systems: Sequence[PresenceResult], policy: str, source: str, curve: str, label: str, **style: Any
 ) -> None:
-    """A line, and its band where there is one, for each training seed."""
+    """A line for each training seed: steps for precision, straight between the points of a ROC."""
     for system in systems:
         for seed, frame in enumerate(system.curves):
             points = points_of(frame, policy, source, curve)
             if points.empty:
                 continue
-            ax.plot(points["x"], points["y"], linewidth=1.5, label=None if seed else label, **style)
-            if points["low"].notna().any():
-                ax.fill_between(
-                    points["x"], points["low"], points["high"], color=style["color"], alpha=0.12, linewidth=0
-                )
+            drawstyle = "default" if curve == "roc" else "steps-pre"  # precision between two levels is that of the next
+            ax.plot(
+                points["x"], points["y"], linewidth=1.5, drawstyle=drawstyle, label=None if seed else label, **style
+            )
 
 
 def points_of(frame: pd.DataFrame, policy: str, source: str, curve: str) -> pd.DataFrame:
@@ -188,24 +189,23 @@ def points_of(frame: pd.DataFrame, policy: str, source: str, curve: str) -> pd.D
 
 
 def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str], title: str) -> Figure:
-    """Observed shares against probabilities: a line of panels per policy, a panel per calibrator."""
+    """Observed shares against probabilities: two lines of panels per policy (dots, counts), a panel per calibrator."""
     styles = system_styles([system.name for system in systems])
     with house_style():
-        figure = Figure(figsize=(2.6 * len(CALIBRATORS) + 0.6, 1.3 + 2.9 * len(policies)), layout="constrained")
-        axes = figure.subplots(len(policies), len(CALIBRATORS), sharex=True, sharey=True, squeeze=False)
-        for line, policy in zip(axes, policies, strict=True):
-            for ax, calibrator in zip(line, CALIBRATORS, strict=True):
+        figure, axes = _panels_with_counts(len(policies), list(CALIBRATORS), 2.6)
+        for (line, counts), policy in zip(axes, policies, strict=True):
+            for ax, below, calibrator in zip(line, counts, CALIBRATORS, strict=True):
                 ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="calibrated")
                 for system in systems:
-                    source = system.main_source
-                    _binned(ax, system, policy, source, f"reliability/{calibrator}", styles[system.name])
-                if len(ax.lines) == 1:
+                    curve = f"reliability/{calibrator}"
+                    _binned((ax, below), system, policy, system.main_source, curve, styles[system.name])
+                if not any(
+                    system.has_curve(policy, system.main_source, f"reliability/{calibrator}") for system in systems
+                ):
                     ax.text(0.68, 0.1, "not taken of\nthese sources", ha="center", color=GREY, transform=ax.transAxes)
                 ax.set_title(f"{calibrator.replace('_', ' ')}\n{policy}", fontsize="medium")
-                ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-                ax.set_box_aspect(1)
             line[0].set_ylabel("observed share present")
-        for ax in axes[-1]:
+        for ax in axes[-1][1]:
             ax.set_xlabel("probability given")
         figure.suptitle(title)
         shared_legend(figure, ncols=4)
@@ -217,20 +217,41 @@ def draw_localisation(systems: Sequence[PresenceResult], title: str) -> Figure:
     styles = system_styles([system.name for system in systems])
     sources = [source for source in (PEAK, HEAD) if any(system.has_localisation(source) for system in systems)]
     with house_style():
-        figure = Figure(figsize=(1.0 + 4.4 * len(sources), 5.4), layout="constrained")
-        for ax, source in zip(figure.subplots(1, len(sources), squeeze=False)[0], sources, strict=True):
+        figure, ((line, counts),) = _panels_with_counts(1, sources, 4.2)
+        for ax, below, source in zip(line, counts, sources, strict=True):
             ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="as similar as confident")
             for system in systems:
-                _binned(ax, system, LOCALISED, source, LOCALISATION, styles[system.name], name_source=False)
-            ax.set(title=SOURCES[source], xlabel=SOURCES[source], ylabel="mean similarity with the label")
-            ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+                looks = styles[system.name]
+                _binned((ax, below), system, LOCALISED, source, LOCALISATION, looks, name_source=False)
+            ax.set_title(SOURCES[source])
+            below.set_xlabel(SOURCES[source])
+        line[0].set_ylabel("mean similarity with the label")
         figure.suptitle(title)
         shared_legend(figure, ncols=3)
         return figure
 
 
+def _panels_with_counts(
+    num_lines: int, columns: Sequence[str], inches: float
+) -> tuple[Figure, list[tuple[Sequence[Axes], Sequence[Axes]]]]:
+    """Square panels of shares, and below each a flat one of how many keypoints its bins hold."""
+    size = max(inches * len(columns) + 0.6, 7.0), 1.4 + 1.35 * inches * num_lines
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(2 * num_lines, len(columns), squeeze=False, height_ratios=[1.0, 0.28] * num_lines)
+    for ax in axes.flat:
+        ax.set(xlim=(-0.02, 1.02), xticks=np.linspace(0, 1, 6))
+    for ax in axes[::2].flat:
+        ax.set(ylim=(-0.02, 1.02), box_aspect=1)
+    for ax in axes[1::2].flat:
+        ax.set(yscale="log", ylim=(0.7, None), box_aspect=0.28)
+        ax.axhline(MIN_IN_BIN, color=GREY, linewidth=1.0, label=f"{MIN_IN_BIN} keypoints: bins below have no dot")
+    for ax in axes[1::2, 0]:
+        ax.set_ylabel("keypoints\nin bin (n)", fontsize="small")
+    return figure, [(axes[i], axes[i + 1]) for i in range(0, 2 * num_lines, 2)]
+
+
 def _binned(
-    ax: Axes,
+    panels: tuple[Axes, Axes],
     system: PresenceResult,
     policy: str,
     source: str,
@@ -239,19 +260,18 @@ def _binned(
     *,
     name_source: bool = True,
 ) -> None:
-    """Dots of bins that hold something, with their bands."""
+    """Dots of bins with `MIN_IN_BIN` keypoints, with their bands; below them how many every bin holds."""
     label = f"{system.name}, {SOURCES[source]}" if name_source else system.name
+    colour, marker = style
+    looks: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.3}
     for seed, frame in enumerate(system.curves):
         points = points_of(frame, policy, source, curve)
-        points = points[points["number"] > 0]
         if points.empty:
             continue
-        colour, marker = style
-        ax.plot(
-            points["x"], points["y"], color=colour, marker=marker, markersize=4, linewidth=1.3,
-            label=None if seed else label,
-        )  # fmt: skip
-        ax.fill_between(points["x"], points["low"], points["high"], color=colour, alpha=0.15, linewidth=0)
+        panels[1].plot(points["x"], points["number"], **(looks | {"markersize": 2.5, "linewidth": 0.8}))
+        points = points[points["number"] >= MIN_IN_BIN]
+        panels[0].plot(points["x"], points["y"], label=None if seed else label, **looks)
+        panels[0].fill_between(points["x"], points["low"], points["high"], color=colour, alpha=0.15, linewidth=0)
 
 
 def worst_cases(split: Split, score: Floats, num: int) -> dict[str, list[Case]]:

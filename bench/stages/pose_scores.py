@@ -13,6 +13,7 @@ from bench.data.coco import read_coco
 from bench.data.geometry import Floats
 from bench.data.people import Detections, People, Truth
 from bench.data.predictions import CALIBRATION, VAL, Split, read_split
+from bench.data.presence import TRUE
 from bench.data.windows import shown_boxes
 from bench.inference.poses import choose_detections
 from bench.metrics.bootstrap import draw_resampling

@@ -155,9 +155,7 @@ def curves_of(case: Study) -> Iterator[pd.DataFrame]:
         score = source.val[counted]
         fpr, tpr, _ = roc_curve(present, score)
         curves = {"roc": (fpr, tpr)}
-        for curve, target, sign in (("pr_present", present, 1), ("pr_absent", ~present, -1)):
-            precision, recall, _ = precision_recall_curve(target, sign * score)
-            curves[curve] = (recall[::-1], precision[::-1])
+        curves |= {"pr_present": recall_steps(present, score), "pr_absent": recall_steps(~present, -score)}
         for curve, (x, y) in curves.items():
             kept = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).astype(int))
             yield _curve(case.policy, name, curve, x[kept], y[kept])
@@ -165,6 +163,18 @@ def curves_of(case: Study) -> Iterator[pd.DataFrame]:
             for calibrator, probability in calibrated(source, case.splits.calibration):
                 found = reliability(probability, labels.present, labels.weight, labels.image, case.resampling)
                 yield _binned(case.policy, name, f"reliability/{calibrator}", found)
+
+
+def recall_steps(target: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Recall and precision at each level of the score, from the highest: steps, whose area is the average precision.
+
+    They begin at recall 0 with the precision of the first level. scikit-learn begins with precision 1, which belongs to
+    no threshold: a line from there shows precision that no score of few levels has.
+    """
+    precision, recall, _ = precision_recall_curve(target, score)
+    recall, precision = recall[::-1], precision[::-1].copy()
+    precision[0] = precision[1]
+    return recall, precision
 
 
 def localisation_curve(source: str, located: Located, resampling: Resampling) -> pd.DataFrame:

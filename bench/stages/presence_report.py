@@ -12,6 +12,7 @@ from bench.data.coco import read_coco
 from bench.data.predictions import VAL, read_split
 from bench.data.presence import POLICIES, TRUE
 from bench.errors import UserError
+from bench.metrics.calibration import NUM_BINS
 from bench.reporting import markdown, tables
 from bench.reporting import presence_figures as figures
 from bench.reporting import presence_page as pages
@@ -185,6 +186,8 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
         cases_policy=TRUE if TRUE in page.systems[0].policies else page.plan.policy,
         tables={table.name: tables.to_markdown(table) for table in shown},
         first=page.systems[0].name,
+        num_bins=NUM_BINS,
+        min_in_bin=figures.MIN_IN_BIN,
         limits=markdown.limits(page.rows),
         provenance=markdown.provenance(page.rows),
     )
@@ -319,7 +322,7 @@ As CSV: [ranking.csv](ranking.csv).
 
 {% endfor %}
 Solid: the main source; dashed: the heatmap peak of a system with a head. One line per training seed; floors are those
-of {{ first }}.
+of {{ first }}. Precision is drawn in steps, one for each level of a score, so that the area under a line is its AP.
 
 ## Do probabilities mean what they say?
 
@@ -333,6 +336,9 @@ below it, too), the Brier score or the negative log-likelihood: **ECE has no int
 As CSV: [calibration.csv](calibration.csv).
 
 ![Reliability](reliability.png)
+
+Bins are equally wide, {{ num_bins }} of them. A bin has a dot where it holds {{ min_in_bin }} keypoints or more; how
+many each one holds stands below.
 
 ## Does confidence say how near a keypoint is?
 

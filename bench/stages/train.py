@@ -92,7 +92,8 @@ def take_published(config: TrainConfig) -> tuple[str, PoseModel, Fit]:
     return source, model, Fit([], 0, model.state_dict(), 0.0)
 
 
-CURVES = ("epoch", "train_loss", "train_heatmap_loss", "train_presence_loss", "calibration_loss", "calibration_AP")
+LOSSES = ("loss", "heatmap_loss", "presence_loss")
+CURVES = ("epoch", *(f"{split}_{loss}" for split in ("train", "calibration") for loss in LOSSES), "calibration_AP")
 
 
 def write_curves(file: Path, history: Sequence[dict[str, float]]) -> None:

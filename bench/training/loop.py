@@ -106,8 +106,8 @@ def fit(
 ) -> Fit:
     """Train `model` in place and keep the weights of the best epoch.
 
-    `log` gets each epoch's record: epoch, train_loss, train_heatmap_loss, train_presence_loss, calibration_loss,
-    calibration_AP.
+    `log` gets each epoch's record: epoch, train_loss, train_heatmap_loss, train_presence_loss, and what `validate`
+    finds.
 
     Where `state_file` has a state of this training, it goes on there, to the same bits as if it had never stopped; its
     ended epochs are logged once more.
@@ -272,7 +272,8 @@ def validate(
     objective: Objective,
     fabric: Fabric,
 ) -> dict[str, float]:
-    """`calibration_loss` and `calibration_AP` of a model, by the benchmark's own functions, without flip test.
+    """`calibration_loss`, its two terms before their weights, and `calibration_AP` of a model, by the benchmark's own
+    functions, without flip test.
 
     Of the persons each process loads its part; all get the numbers of all.
     """
@@ -292,4 +293,5 @@ def validate(
     of_all, divisors = mean_of(fabric, sums)
     heatmap, presence = (of_all / divisors).tolist()
     loss = weights.heatmap_weight * heatmap + weights.presence_weight * presence
-    return {"calibration_loss": loss, "calibration_AP": evaluation.stats["AP"]}
+    terms = {"calibration_heatmap_loss": heatmap, "calibration_presence_loss": presence}
+    return {"calibration_loss": loss, **terms, "calibration_AP": evaluation.stats["AP"]}

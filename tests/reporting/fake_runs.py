@@ -264,6 +264,8 @@ def make_run(
             "train_loss": 1 / epochs,
             "train_heatmap_loss": rng.uniform(0.9, 1.1) * 0.002 / epochs,
             "train_presence_loss": 0.6 / epochs**0.3 if head else 0.0,
+            "calibration_heatmap_loss": rng.uniform(0.9, 1.1) * 0.0025 / epochs,
+            "calibration_presence_loss": 0.7 / epochs**0.3 if head else 0.0,
             "calibration_AP": values[oks("AP")][0] * (1 - 0.8 / epochs**2),
             "calibration_loss": rng.uniform(0.9, 1.1) * 0.0025 / epochs,
         }
@@ -362,7 +364,7 @@ def presence_curve(kind: str, bend: float) -> list[tuple[str, float, float, floa
         kind, x**bend
     )
     low, high = np.clip([y - 0.05, y + 0.05], 0, 1)
-    return [(kind, *map(float, point), 10 + i) for i, point in enumerate(zip(x, y, low, high, strict=True))]
+    return [(kind, *map(float, point), 5 + 10 * i) for i, point in enumerate(zip(x, y, low, high, strict=True))]
 
 
 def predict(manifest: dict[str, Any], error: float, rng: np.random.Generator, *, head: bool) -> pd.DataFrame:

@@ -127,12 +127,22 @@ def test_one_panel_per_curve_and_one_line_per_system_and_seed(tmp_path: Path) ->
         for seed in (0, 1):
             file = run_file(tmp_path, "curves", name, seed)
             file.parent.mkdir(exist_ok=True)
-            pd.DataFrame({"epoch": [1, 2], **dict.fromkeys(CURVES, 0.5), "train_presence_loss": presence_loss}).to_csv(
-                file
-            )
+            both = dict.fromkeys(["train_presence_loss", "calibration_presence_loss"], presence_loss)
+            pd.DataFrame({"epoch": [1, 2], **dict.fromkeys(CURVES, 0.5), **both}).to_csv(file)
     figure = draw_curves(tmp_path, ["a", "b"], [0, 1], "drawn people")
-    assert [len(ax.lines) for ax in figure.axes] == [4, 2, 4, 4]
-    np.testing.assert_array_equal(figure.axes[3].lines[0].get_ydata(), [50, 50])  # AP in per cent
+    panels = {ax.get_title(): len(ax.lines) for ax in figure.axes if ax.axison}
+    assert panels == {
+        "training: heatmap loss": 4,
+        "calibration split: heatmap loss": 4,
+        "calibration split: AP (%)": 4,
+        "training: presence loss": 2,  # of the one that has this term
+        "calibration split: presence loss": 2,
+    }
+    np.testing.assert_array_equal(figure.axes[2].lines[0].get_ydata(), [50, 50])  # AP in per cent
+
+
+def test_no_panel_mixes_losses_with_and_without_the_presence_term() -> None:
+    assert not {"train_loss", "calibration_loss"} & set(CURVES)
 
 
 def test_missing_curves_name_their_stage(tmp_path: Path) -> None:

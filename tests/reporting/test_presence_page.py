@@ -10,8 +10,16 @@ import pytest
 from bench.data.predictions import VAL, read_split
 from bench.errors import UserError
 from bench.metrics.bootstrap import holm
-from bench.reporting.presence_figures import worst_cases
-from bench.reporting.presence_results import key, load_presence
+from bench.metrics.calibrators import CALIBRATORS
+from bench.reporting.presence_figures import (
+    MIN_IN_BIN,
+    draw_curves,
+    draw_localisation,
+    draw_reliability,
+    points_of,
+    worst_cases,
+)
+from bench.reporting.presence_results import PresenceResult, key, load_presence
 from bench.reporting.rows import load_rows
 from bench.stages.presence_report import main
 from tests.reporting.fake_runs import PARENT, make_project, write_json
@@ -50,6 +58,38 @@ def test_the_page_shows_all_figures_and_tables(project: Path) -> None:
     assert files == set(re.findall(r"\]\(([\w.]+\.(?:png|csv))\)", page))
     assert {"curves_labelled.png", "curves_true.png", "localisation.png", f"worst_{PARENT}.png"} <= files
     assert all((folder / file).stat().st_size > 0 for file in files)
+
+
+def test_bins_of_few_keypoints_have_no_dot_and_their_counts_stand_below(project: Path) -> None:
+    """The made-up bins hold 5, 15, 25, 35 keypoints and more."""
+    systems = load(project)
+    figures = {
+        f"reliability/{name}": draw_reliability(systems, ["labelled"], "").axes[i :: len(CALIBRATORS)]
+        for i, name in enumerate(CALIBRATORS)
+    }
+    for curve in ("reliability/none", "reliability/platt"):
+        panel, below = figures[curve]
+        system = next(s for s in systems if not points_of(s.curves[0], "labelled", s.main_source, curve).empty)
+        bins = points_of(system.curves[0], "labelled", system.main_source, curve)
+        assert (bins["number"] < MIN_IN_BIN).sum() == 3
+        np.testing.assert_array_equal(panel.lines[1].get_xdata(), bins["x"][bins["number"] >= 30])
+        line, counts = below.lines[:2]
+        assert set(line.get_ydata()) == {MIN_IN_BIN}
+        np.testing.assert_array_equal(counts.get_ydata(), bins["number"])
+    (panel, *_) = draw_localisation(systems, "").axes
+    assert len(panel.lines[1].get_xdata()) == 8
+
+
+def test_precision_is_drawn_in_steps_and_the_roc_is_not(project: Path) -> None:
+    roc, present, absent = draw_curves(load(project), "labelled", "").axes
+    assert {line.get_drawstyle() for line in roc.lines} == {"default"}
+    assert {line.get_drawstyle() for ax in (present, absent) for line in ax.lines} == {"steps-pre"}
+
+
+def load(project: Path) -> list[PresenceResult]:
+    seeds = sorted({int(file.stem.rpartition("-")[2]) for file in (project / "runs/demo/rows").iterdir()})
+    names = [PARENT, "hrnet", "vitpose"]
+    return load_presence(project / "runs/demo", load_rows(project / "runs/demo", names, seeds))
 
 
 def test_every_table_of_scores_shows_the_floors(project: Path) -> None:
