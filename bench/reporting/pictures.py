@@ -133,8 +133,8 @@ def read_statements(runs_dir: Path, row: Row, subjects: Sequence[Subject]) -> li
 
 def _statement(split: Split, place: int, row: Row) -> Statement:
     if split.presence is not None and PRESENCE_HEAD in row.thresholds:
-        return Statement(split.keypoints[place], split.presence[place] >= row.thresholds[PRESENCE_HEAD])
-    return Statement(split.keypoints[place], split.score[place] >= row.thresholds[HEATMAP_PEAK])
+        return Statement(split.keypoints[place], split.presence[place] >= row.threshold(PRESENCE_HEAD))
+    return Statement(split.keypoints[place], split.score[place] >= row.threshold(HEATMAP_PEAK))
 
 
 def draw_grid(subjects: Sequence[Subject], columns: dict[str, list[Statement]], *, drawn: bool) -> Figure:

@@ -200,7 +200,7 @@ def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str],
                     source = system.main_source
                     _binned(ax, system, policy, source, f"reliability/{calibrator}", styles[system.name])
                 if len(ax.lines) == 1:
-                    ax.text(0.68, 0.1, "not taken of\nthese sources", ha="center", color=GREY, transform=ax.transAxes)
+                    ax.text(0.68, 0.1, "not available\nfor these sources", ha="center", color=GREY, transform=ax.transAxes)
                 ax.set_title(f"{calibrator.replace('_', ' ')}\n{policy}", fontsize="medium")
                 ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
                 ax.set_box_aspect(1)
@@ -293,6 +293,8 @@ def draw_cases(cases: Mapping[str, Sequence[Case]], subjects: Mapping[int, Subje
                     _draw_case(ax, found[j], subjects[found[j].annotation_id])
                 else:
                     ax.set(xticks=[], yticks=[], frame_on=False)
+                if not found and j == 0:
+                    ax.text(0.5, 0.5, "nobody", ha="center", color=GREY, transform=ax.transAxes)
         figure.suptitle(title, y=1 - 0.06 / size[1], va="top", fontsize=11)
         figure.legend(
             handles=list(_handles()), loc="upper center", bbox_to_anchor=(0.5, 1 - 0.3 / size[1]), ncols=4, fontsize=8
