@@ -86,6 +86,7 @@ def write_page(folder: Path, plan: AblationsPlan, results: Sequence[Result]) -> 
         differences=markdown.how_to_read_differences(plan.resampling.num, "this page"),
         limits=markdown.limits(rows),
         bars=bars_note(results),
+        note=markdown.empty_class_note(rows),
         resolution=resolution_note([c for group in comparisons.values() for c in group], plan.resampling.num),
         chapters=write_chapters(folder, sweeps, comparisons),
         provenance=markdown.provenance(rows),
@@ -175,6 +176,8 @@ Each section varies one factor of one system, the parent, and leaves all else as
 {{ differences }}
 
 **What this does not show.** {{ limits }}
+
+{{ note }}
 
 {{ resolution }}
 

@@ -96,7 +96,7 @@ def statements_of(found: Predictions, row: Row) -> dict[Source, Statement]:
         scores[PRESENCE_HEAD] = expit(found.presence_logits.astype(np.float64))
     scores[HEATMAP_PEAK] = found.score.astype(np.float64)
     scores[ALWAYS_PRESENT] = np.ones(found.score.shape)
-    return {source: Statement(score, row.thresholds[source]) for source, score in scores.items()}
+    return {source: Statement(score, row.threshold(source)) for source, score in scores.items()}
 
 
 def presence_numbers(statement: Statement, labels: Labelled, resampling: Resampling) -> dict[str, Interval]:

@@ -6,6 +6,7 @@ heatmaps, which Platt scaling turns into probabilities. Both are fitted on the c
 Letters: N persons, K keypoints.
 """
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,11 +16,12 @@ from scipy.special import expit, logit
 from bench.data.geometry import Floats
 from bench.data.predictions import Split
 from bench.errors import UserError
-from bench.metrics.calibrators import Platt, Temperature, fit_platt, fit_temperature
+from bench.metrics.calibrators import UNFITTED, Platt, Temperature, fit_none, fit_platt, fit_temperature
+from bench.metrics.presence import Labelled
 
 
 class NothingToReadError(UserError):
-    """Heatmap peaks that are no higher where a keypoint is there."""
+    """Heatmap peaks that are no higher where a keypoint is there, or a calibration split that cannot tell."""
 
 
 class Scored(Protocol):
@@ -39,10 +41,13 @@ class PresenceReading(NamedTuple):
     slope: float
     intercept: float
     threshold: float  # a probability
+    is_fitted: bool = True  # else it is the head's own sigmoid
 
     @property
     def calibrator(self) -> str:
         """Its name in `bench.metrics.calibrators.CALIBRATORS`."""
+        if not self.is_fitted:
+            return UNFITTED
         return "temperature" if self.from_head else "platt"
 
     def probability(self, score: NDArray[np.floating]) -> Floats:
@@ -59,22 +64,29 @@ def read_presence(calibration: Split, threshold: float) -> PresenceReading:
     """The reading of a run by its calibration split.
 
     `threshold` is that of the run's row: a probability of the head before calibration, or a heatmap peak. Both
-    calibrators keep the order of scores, so the same keypoints are called present before and after.
+    calibrators keep the order of scores, so the same keypoints are called present before and after. Where the split has
+    one class of keypoints only, nothing can be fitted: a head keeps its own sigmoid, and peaks give nothing to read.
 
     Raises:
-        UserError: nothing of the calibration split counts.
-        NothingToReadError: heatmap peaks are no higher where a keypoint is there.
+        NothingToReadError: heatmap peaks are no higher where a keypoint is there, or peaks and one class; the threshold
+            is NaN.
     """
-    labels = calibration.present, calibration.present_weight
+    if math.isnan(threshold):
+        raise NothingToReadError("the calibration split has no present keypoint: nothing to read")
+    labels = Labelled(calibration.present, calibration.present_weight, calibration.image_ids)
     from_head = calibration.presence_logits is not None
+    if not (from_head or labels.has_both_classes):
+        raise NothingToReadError("the calibration split has one class of keypoints only: nothing to read")
     fit = fit_temperature if from_head else fit_platt
-    slope, intercept = _line(fit(presence_score(calibration), *labels))
+    fit = fit if labels.has_both_classes else fit_none
+    slope, intercept = _line(fit(presence_score(calibration), labels.present, labels.weight))
     if slope <= 0:
         raise NothingToReadError(
             "heatmap peaks of the calibration split are no higher where a keypoint is there: nothing to read"
         )
     score = logit(threshold) if from_head else threshold
-    return PresenceReading(from_head, slope, intercept, float(expit(slope * score + intercept)))
+    threshold = float(expit(slope * score + intercept))
+    return PresenceReading(from_head, slope, intercept, threshold, labels.has_both_classes)
 
 
 def _line(calibrator: object) -> tuple[float, float]:

@@ -66,6 +66,8 @@ def fit_logistic(features: NDArray[np.floating], present: NDArray[np.bool_], wei
     num_keypoints = present.shape[1]
     person, keypoint = np.nonzero(weight > 0)
     x, y = features[person, keypoint].astype(np.float64), present[person, keypoint]
+    if not len(x):
+        raise UserError("fit_logistic: found no keypoint of weight 1, wanted at least 1")
     _check_features("fit_logistic", x, person)
     if y.all() or not y.any():
         constant = _smoothed(y.sum(), np.array(len(y)))
@@ -135,8 +137,7 @@ def fit_box_geometry(
     draws the persons that bins are made of where there are more than 200,000.
 
     Raises:
-        UserError: shapes differ, a weight is neither 0 nor 1, a feature of somebody who counts is not finite, or
-            nobody counts.
+        UserError: shapes differ, a weight is neither 0 nor 1, or a feature of somebody who counts is not finite.
     """
     _check_labels("fit_box_geometry", present, weight)
     if features.ndim != 2 or len(features) != len(present):
@@ -182,8 +183,6 @@ def _inside(probability: Floats) -> Floats:
 
 def _check_features(name: str, features: NDArray[np.floating], person: NDArray[np.integer]) -> None:
     """Those that count, (M, F), of persons (M,)."""
-    if not len(features):
-        raise UserError(f"{name}: found no keypoint of weight 1, wanted at least 1")
     wrong = ~np.isfinite(features)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]

@@ -69,7 +69,7 @@ class Isotonic:
 
 def fit_none(score: Scores, present: NDArray[np.bool_], weight: Scores) -> Calibrator:
     """The sigmoid of the logit as it is."""
-    _counted(score, present, weight)
+    _check(score, present, weight)
     return Temperature(np.ones(score.shape[1]), np.inf)
 
 
@@ -134,8 +134,11 @@ CALIBRATORS: dict[str, Callable[[Scores, NDArray[np.bool_], Scores], Calibrator]
 in size, with their sign; for `none` they are certainty.
 
 Raises:
-    UserError: shapes differ, a weight is neither 0 nor 1, a score that counts is NaN, or no keypoint counts.
+    UserError: shapes differ, a weight is neither 0 nor 1, a score that counts is NaN, or no keypoint counts (which
+        `none` does not ask for, as it fits nothing).
 """
+
+UNFITTED = "none"
 
 NEED_LOGITS = frozenset({"none", "temperature", "temperature_per_keypoint"})
 
@@ -164,6 +167,8 @@ def _counted(score: Scores, present: NDArray[np.bool_], weight: Scores) -> tuple
     """Score and presence (M,) of the keypoints that count, made finite, and what stands for infinity: the largest
     finite score in size, 1 where there is none."""
     _check(score, present, weight)
+    if not (weight > 0).any():
+        raise UserError("calibrators: found no keypoint of weight 1, wanted at least 1")
     x, y = score[weight > 0].astype(np.float64), present[weight > 0]
     largest = float(np.abs(x[np.isfinite(x)]).max(initial=0)) or 1.0
     return _make_finite(x, largest), y, largest
@@ -181,5 +186,3 @@ def _check(score: Scores, present: NDArray[np.bool_], weight: Scores) -> None:
             person, keypoint = np.argwhere(wrong)[0]
             where = f"person {person}, keypoint {keypoint}"
             raise UserError(f"calibrators: found {name} {array[person, keypoint]} at {where}, wanted {wanted}")
-    if not (weight > 0).any():
-        raise UserError("calibrators: found no keypoint of weight 1, wanted at least 1")

@@ -6,6 +6,7 @@ Letters: N persons, K keypoints, I images, L levels of score, S data sets (see `
 V views.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,11 @@ class Labelled(NamedTuple):
         """The present and the absent, (N, K) each, those that do not count included."""
         return self.present, ~self.present
 
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether a present and an absent keypoint count: without both, there is nothing to tell apart."""
+        return len(np.unique(self.present[self.weight > 0])) == 2
+
     def of(self, keypoint: int) -> "Labelled":
         """One keypoint alone."""
         return self._replace(present=self.present[:, [keypoint]], weight=self.weight[:, [keypoint]])
@@ -56,17 +62,18 @@ class Labelled(NamedTuple):
 def choose_threshold(score: Floats, labels: Labelled) -> float:
     """The score that, taken as threshold, maximises F1 of all keypoints pooled.
 
-    Of thresholds with equal F1 the highest is taken: it calls the fewest keypoints present.
+    Of thresholds with equal F1 the highest is taken: it calls the fewest keypoints present. NaN where no keypoint is
+    present, as F1 is undefined then; where none is absent it is the lowest score, which calls everything present.
 
     Raises:
-        UserError: shapes differ, a score is not finite, a weight is neither 0 nor 1, or no keypoint is present.
+        UserError: shapes differ, a score is not finite, or a weight is neither 0 nor 1.
     """
     check(score, labels)
     counted = labels.weight > 0
     score, present = score[counted], labels.present[counted]
     num_present = int(present.sum())
     if num_present == 0:
-        raise UserError("choose_threshold: found no present keypoint of weight 1, wanted at least 1")
+        return math.nan
     order = np.argsort(-score)
     score = score[order]
     last = np.flatnonzero(np.append(np.diff(score) != 0, True))  # equal scores are on one side of any threshold
@@ -88,7 +95,8 @@ def metrics_at(score: Floats, labels: Labelled, threshold: float | Floats, count
     """`AT_THRESHOLD` in every data set and view; `threshold` is one for all or (K,).
 
     Undefined, hence NaN: precision where nothing is called present, recall and F1 where nothing is present, balanced
-    accuracy and MCC where one class is missing (MCC also where all is called the same).
+    accuracy and MCC where one class is missing (MCC also where all is called the same); all of them where the
+    threshold is NaN.
 
     Raises:
         UserError: shapes differ, a score is not finite, or a weight is neither 0 nor 1.
@@ -98,6 +106,7 @@ def metrics_at(score: Floats, labels: Labelled, threshold: float | Floats, count
     cells = [called & labels.present, called & ~labels.present, ~called & labels.present, ~called & ~labels.present]
     weight = counts.astype(np.float64)
     tables = [weight @ _per_image(cell & counted, labels.image, counts.shape[1]) for cell in cells]  # (S, K)
+    tables = [np.where(np.isnan(threshold), np.nan, table) for table in tables]
     tp, fp, fn, tn = (np.concatenate([table.sum(axis=1, keepdims=True), table], axis=1) for table in tables)
     num_persons = weight @ np.bincount(labels.image, minlength=counts.shape[1])
     return {name: with_macro(values) for name, values in _at_threshold(tp, fp, fn, tn, num_persons[:, None]).items()}

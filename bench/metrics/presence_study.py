@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.data.geometry import Floats
 from bench.metrics.calibration import Calibration, calibration_metrics, localisation_calibration
-from bench.metrics.calibrators import CALIBRATORS, NEED_LOGITS
+from bench.metrics.calibrators import CALIBRATORS, NEED_LOGITS, UNFITTED
 from bench.metrics.presence import Labelled, Views, choose_threshold, choose_thresholds, metrics_at, ranking
 
 RANKED = "ranking"
@@ -62,9 +62,10 @@ def thresholds_of(source: Source, labels: Labelled) -> dict[str, float | Floats]
 
 
 def calibrated(source: Source, labels: Labelled) -> Iterator[tuple[str, Floats]]:
-    """Probabilities on val by each calibrator that can take the source, fitted on calibration."""
+    """Probabilities on val by each calibrator that can take the source, fitted on calibration; where that has one class
+    only, there is nothing to fit, and the head's own sigmoid is left."""
     for name, fit in CALIBRATORS.items():
-        if name in NEED_LOGITS and source.logits is None:
+        if (name in NEED_LOGITS and source.logits is None) or (name != UNFITTED and not labels.has_both_classes):
             continue
         fitted_on, applied_to = source.logits if source.logits is not None else (source.calibration, source.val)
         yield name, fit(fitted_on, labels.present, labels.weight)(applied_to)

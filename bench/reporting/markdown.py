@@ -1,12 +1,13 @@
 """Markdown pages: escaping, the texts that every page shares, and the pages' skeletons."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from bench.data.keypoints import KEYPOINT_NAMES
 from bench.reporting.rows import Protocol, Row, by_experiment
 
 UNDEFINED = "\N{EN DASH}"
@@ -149,6 +150,46 @@ def mismatch_note(rows: Sequence[Row]) -> str:
     """A warning for above a table; empty where all rows share one protocol and one data set."""
     lines = mismatches(rows)
     return "\n".join([MISMATCH_NOTE, ">", *(f"> - {line}" for line in lines)]) if lines else ""
+
+
+def notes(rows: Sequence[Row]) -> str:
+    """For above the first table of a page: rows that are not alike, and classes of keypoints that are empty."""
+    return "\n\n".join(note for note in (mismatch_note(rows), empty_class_note(rows)) if note)
+
+
+def empty_class_note(rows: Sequence[Row]) -> str:
+    """Why numbers of presence are undefined: under the rows' policy there are no present, or no absent, keypoints. Empty
+    where there are both."""
+    found = dict.fromkeys(sentence for row in rows for sentence in _empty_classes(row))
+    return f"> {' '.join(found)} An en dash ({UNDEFINED}) stands for what is undefined." if found else ""
+
+
+def _empty_classes(row: Row) -> Iterator[str]:
+    """A sentence for each class that is empty."""
+    data, policy = row.data, escape(row.protocol.policy)
+    one_sided = [name for name, share in zip(KEYPOINT_NAMES, data.prevalence, strict=True) if share in (0, 1)]
+    if not (data.num_present and data.num_absent):
+        yield empty_class("val", policy, data.num_present, data.num_absent)
+    elif one_sided:
+        names = ", ".join(name.replace("_", " ") for name in one_sided)
+        yield (
+            f"**val has only one class, present or absent, of these keypoints under policy {policy}: {names}**, so "
+            "AUROC of each of them is undefined, and means over keypoints leave them out."
+        )
+    if None in row.thresholds.values():
+        yield (
+            f"**calibration has no present keypoint under policy {policy}**, so no threshold could be chosen there, and "
+            "what needs one is undefined."
+        )
+
+
+def empty_class(split: str, policy: str, num_present: int, num_absent: int) -> str:
+    """Why presence cannot be measured on a split that lacks a class."""
+    lacking = " and no ".join(name for name, num in (("present", num_present), ("absent", num_absent)) if not num)
+    return (
+        f"**{split} has no {lacking} keypoint under policy {policy}**, so nothing there tells present from absent "
+        "keypoints, and AUROC and all else that needs both is undefined."
+    )
 
 
 def provenance(rows: Sequence[Row]) -> str:

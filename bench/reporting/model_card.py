@@ -7,12 +7,16 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.presence import POLICIES
-from bench.reporting.markdown import UNDEFINED, escape, people_of, render
+from bench.reporting.markdown import UNDEFINED, empty_class_note, escape, people_of, render
 from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, Estimate, Row, Source, oks, presence
 
 STATS = {"AP": "average precision by OKS", "AR": "average recall by OKS"}
 METRICS = {"F1": "F1 of presence", "AUROC": "AUROC of presence"}
-CALIBRATORS = {"temperature": "temperature scaling", "platt": "Platt scaling"}
+CALIBRATORS = {
+    "none": "its own sigmoid, as nothing could be fitted",
+    "temperature": "temperature scaling",
+    "platt": "Platt scaling",
+}
 CHANGING = frozenset({"code_revision"})
 """Of a run's origin, what a page leaves out: it must come out the same whenever it is made."""
 
@@ -34,7 +38,8 @@ class Card(BaseModel):
     source: Source  # of presence
     trained_on: TrainedOn
     licence: str
-    presence: dict[str, Any] | None  # None where the heatmap peaks give nothing to read
+    presence: dict[str, Any] | None  # None where there is nothing to read
+    nothing_to_read: str = ""  # why, where it is so
     origin: dict[str, Any]
 
 
@@ -64,7 +69,9 @@ def _render(row: Row, card: Card, origin: Mapping[str, Any], *, in_folder: bool)
         formula=_formula(card.presence) if card.presence else None,
         calibrator=calibrator_of(card),
         facts=card.presence,
-        peak=row.thresholds[card.source],
+        nothing_to_read=escape(card.nothing_to_read),
+        threshold=row.thresholds[card.source],
+        note=empty_class_note([row]),
         origin=origin,
         licence=card.licence,
         trained_on=card.trained_on,
@@ -164,6 +171,8 @@ On {{ row.data.num_persons }} {{ people }} in {{ row.data.num_images }} images t
 scored by `{{ row.protocol.score_rule }}`, flip test {{ row.protocol.flip_test }}; x 100, with 95 % intervals
 ({{ row.protocol.intervals }}).
 
+{{ note }}
+
 | number | % |
 |:---|---:|
 {% for name, value in numbers %}
@@ -174,13 +183,16 @@ scored by `{{ row.protocol.score_rule }}`, flip test {{ row.protocol.flip_test }
 
 {% if facts %}
 Presence is `{{ formula }}` of the {{ "logit" if from_head else "heatmap peak" }} s, by
-{{ calibrator }}, fitted on the calibration split. A keypoint is called present
+{{ calibrator }}{% if facts.calibrator == "none" %}: the calibration split has only one class of keypoints, present or
+absent{% else %}, fitted on the calibration split{% endif %}. A keypoint is called present
 from {{ "%.4f" % facts.threshold }} on ({{ facts.threshold_rule }}). Both hold for the run's
 own flip test ({{ origin.flip_test }}) and crop ({{ origin.crop }}).
 {% else %}
-None: heatmap peaks of the calibration split are no higher where a keypoint is there, so that no probability can be read
-from them. A keypoint is called present where its peak is at least {{ "%.4f" % peak }} \
-({{ row.protocol.threshold_rule }}).
+None: no probability can be read from it, as {{ nothing_to_read }}.
+{% if threshold is not none %}
+A keypoint is called present where its {{ "presence" if from_head else "peak" }} is at least \
+{{ "%.4f" % threshold }} ({{ row.protocol.threshold_rule }}).
+{% endif %}
 {% endif %}
 
 ## Limits

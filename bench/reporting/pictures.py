@@ -164,9 +164,9 @@ def read_statements(runs_dir: Path, row: Row, subjects: Sequence[Subject], polic
 
 def _statement(split: Split, place: int, row: Row) -> Statement:
     if split.presence is not None and PRESENCE_HEAD in row.thresholds:
-        present = split.presence[place] >= row.thresholds[PRESENCE_HEAD]
+        present = split.presence[place] >= row.threshold(PRESENCE_HEAD)
     else:
-        present = split.score[place] >= row.thresholds[HEATMAP_PEAK]
+        present = split.score[place] >= row.threshold(HEATMAP_PEAK)
     counted = split.present_weight[place] > 0
     right = (present == split.present[place]) & counted
     return Statement(split.keypoints[place], present, int(right.sum()), int(counted.sum()))

@@ -199,10 +199,9 @@ def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str],
                 for system in systems:
                     curve = f"reliability/{calibrator}"
                     _binned((ax, below), system, policy, system.main_source, curve, styles[system.name])
-                if not any(
-                    system.has_curve(policy, system.main_source, f"reliability/{calibrator}") for system in systems
-                ):
-                    ax.text(0.68, 0.1, "not taken of\nthese sources", ha="center", color=GREY, transform=ax.transAxes)
+                if len(ax.lines) == 1:
+                    words = "not available\nfor these sources"
+                    ax.text(0.68, 0.1, words, ha="center", color=GREY, transform=ax.transAxes)
                 ax.set_title(f"{calibrator.replace('_', ' ')}\n{policy}", fontsize="medium")
             line[0].set_ylabel("observed share present")
         for ax in axes[-1][1]:
@@ -313,6 +312,8 @@ def draw_cases(cases: Mapping[str, Sequence[Case]], subjects: Mapping[int, Subje
                     _draw_case(ax, found[j], subjects[found[j].annotation_id])
                 else:
                     ax.set(xticks=[], yticks=[], frame_on=False)
+                if not found and j == 0:
+                    ax.text(0.5, 0.5, "nobody", ha="center", color=GREY, transform=ax.transAxes)
         figure.suptitle(title, y=1 - 0.06 / size[1], va="top", fontsize=11)
         handles, anchor = list(_handles(subjects.values())), (0.5, 1 - 0.3 / size[1])
         figure.legend(handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=4, fontsize=8)

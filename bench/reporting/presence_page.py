@@ -98,6 +98,17 @@ def policies_table(counts: Sequence[LabelCount], scored: Sequence[str], people: 
     return Table("policies", f"Label policies and the keypoints of {people}", columns, records)
 
 
+def unfitted_sentence(counts: Sequence[LabelCount], policy: str) -> str:
+    """What the calibration split does not allow under a policy; empty where it has both classes."""
+    found = next(count for count in counts if count.policy == policy)
+    if found.num_present and found.num_absent:
+        return ""
+    lacking = " and no ".join(n for n, num in (("present", found.num_present), ("absent", found.num_absent)) if not num)
+    said = f"> **calibration has no {lacking} keypoint under policy {policy}**, so no calibrator and no logistic regression "
+    said += "is fitted there"
+    return f"{said}, and the threshold of highest F1 calls everything present." if found.num_present else f"{said}."
+
+
 def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:
     """AUROC of every system's main source, of its heatmap statistics and of the floors, by policy."""
     others = (LOGISTIC, BOX_GEOMETRY, PREVALENCE, ALWAYS)
@@ -233,7 +244,7 @@ def truth_table(systems: Sequence[PresenceResult], people: str) -> Table:
     ]
     records: list[dict[str, Cell]] = []
     carrying = [system for system in systems if TRUE in system.policies]
-    for policy in (p for p in POLICIES if p != TRUE):
+    for policy in (p for p in POLICIES if p != TRUE and any(p in system.policies for system in carrying)):
         for name, source, place in lines_of(carrying, policy, (HEAD, PEAK)):
             system = carrying[place]
             if source in (system.main_source, *FLOORS) and system.has_source(TRUE, source):

@@ -70,7 +70,7 @@ class PresenceResult(NamedTuple):
     pooled: dict[str, Summary]
     tables: list[pd.DataFrame]  # E, by the name of the number: value, low, high
     curves: list[pd.DataFrame]  # E
-    policies: list[str]  # those of which there are numbers, in the order of `POLICIES`
+    policies: list[str]  # those that tell present from absent in val, in the order of `POLICIES`
 
     @property
     def name(self) -> str:
@@ -87,7 +87,7 @@ class PresenceResult(NamedTuple):
     @property
     def main_source(self) -> str:
         """The presence head where there is one, else the heatmap peak."""
-        return HEAD if self.has_source(self.policies[0], HEAD) else PEAK
+        return HEAD if self.has_localisation(HEAD) else PEAK
 
     def has_source(self, policy: str, source: str) -> bool:
         return self.has(key(policy, source, "AUROC"))
@@ -144,8 +144,8 @@ def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PresenceResult:
     frames = [first, *(_read(runs_dir, "presence_replicates", row, keys)[keys] for row in rows[1:])]
     replicates = [frame.to_numpy(dtype=np.float64) for frame in frames]
     result = Result(name, rows, keys, np.stack(replicates), [], "presence")
-    found = {number.split("/")[0] for number in tables[0].index}
-    policies = [policy for policy in POLICIES if policy in found]
+    measured = tables[0]["value"].dropna()  # a heatmap always has its peak
+    policies = [policy for policy in POLICIES if key(policy, PEAK, "AUROC") in measured.index]
     return PresenceResult(result, pool_columns(keys, result.replicates), tables, curves, policies)
 
 
@@ -201,7 +201,7 @@ def head_comparisons(systems: Sequence[PresenceResult], num: int, seed: int) -> 
     for system in systems:
         for policy in system.policies:
             if system.has_source(policy, HEAD):
-                for other in (PEAK, LOGISTIC, BOX_GEOMETRY):
+                for other in (name for name in (PEAK, LOGISTIC, BOX_GEOMETRY) if system.has_source(policy, name)):
                     contrasts += [(policy, _contrast(system, policy, other, metric)) for metric in TESTED]
     made = compare_family([contrast for _, contrast in contrasts], num, seed) if contrasts else []
     return [(policy, comparison) for (policy, _), comparison in zip(contrasts, made, strict=True)]

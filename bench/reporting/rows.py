@@ -144,8 +144,13 @@ class Row(Record):
     num_macs: int  # of one image of `input_size`
     input_size: Annotated[tuple[int, int], Field(strict=False)]  # (w, h)
     best_epoch: int  # 0 where nothing was trained
-    thresholds: dict[Source, float]  # of every source: present where its score is at least this
+    thresholds: dict[Source, Number]  # of every source: present where its score is at least this
     numbers: dict[str, Estimate]
+
+    def threshold(self, source: Source) -> float:
+        """NaN where it is undefined: no score reaches it, and no number can be taken at it."""
+        value = self.thresholds[source]
+        return math.nan if value is None else value
 
     @model_validator(mode="after")
     def _numbers_are_complete(self) -> "Row":

@@ -379,8 +379,8 @@ def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def _threshold(rows: Sequence[Row], source: Source) -> float | str:
+def _threshold(rows: Sequence[Row], source: Source) -> float | str | None:
     thresholds = [row.thresholds[source] for row in rows]
     if len(set(thresholds)) == 1:
         return thresholds[0]
-    return ", ".join(f"{threshold:.3f}" for threshold in thresholds)
+    return ", ".join(UNDEFINED if threshold is None else f"{threshold:.3f}" for threshold in thresholds)

@@ -81,7 +81,7 @@ def cards_table(runs: Sequence[Carded]) -> Table:
             "parameters": row.num_parameters,
             "input_size": "{} x {}".format(*row.input_size),
             "source": SOURCES[card.source],
-            "calibrator": calibrator_of(card) or "none, its peaks say nothing",
+            "calibrator": calibrator_of(card) or f"none: {card.nothing_to_read}",
             "threshold": card.presence["threshold"] if card.presence else None,
         }
         for _, row, card in runs

@@ -58,7 +58,7 @@ def write_page(folder: Path, plan: PoseScoresPlan, rows: Sequence[Row], systems:
         profile=plan.profile,
         people=people,
         facts=markdown.one_line(rows),
-        note=markdown.mismatch_note(rows),
+        note=markdown.notes(rows),
         policies={policy: POLICIES[policy].meaning for policy in policies_of(systems)},
         headline=plan.policy,
         bars=bars,

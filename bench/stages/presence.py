@@ -80,14 +80,13 @@ def main(profile: str, run: str, seed: int) -> None:
 
 
 def studies(profile: str, files: RunFiles, truths: Mapping[str, Truth], resampling: Resampling) -> Iterator[Study]:
-    """One for every policy that the data carry, and under which either split has both classes."""
+    """One for every policy that the data carry."""
     first = {name: read_split(files.predictions, name, LOCALISED) for name in (CALIBRATION, VAL)}
     people = {name: split.annotation_ids for name, split in first.items()}
     for policy, floor in read_floors(floors_file(profile), people):
         calibration, val = (read_split(files.predictions, name, policy) for name in (CALIBRATION, VAL))
         splits = Splits(labels_of(calibration, truths[CALIBRATION]), labels_of(val, truths[VAL]))
-        if all(has_both_classes(labels) for labels in splits):
-            yield Study(policy, sources_of(calibration, val, splits.calibration, floor), splits, resampling)
+        yield Study(policy, sources_of(calibration, val, splits.calibration, floor), splits, resampling)
 
 
 def labels_of(split: Split, truth: Truth) -> Labelled:
@@ -106,12 +105,9 @@ def located_by(val: Split, truth: Truth) -> dict[str, Located]:
     return {name: Located(confidence, similarity, weight, image) for name, confidence in confidences.items()}
 
 
-def has_both_classes(labels: Labelled) -> bool:
-    return len(np.unique(labels.present[labels.weight > 0])) == 2
-
-
 def sources_of(calibration: Split, val: Split, labels: Labelled, floor: Floor) -> dict[str, Source]:
-    """Every statement on presence that a run makes, and the floors that it has to beat."""
+    """Every statement on presence that a run makes, and the floors that it has to beat; `labels` are of calibration,
+    and where they have one class only, no regression is fitted on them."""
     sources: dict[str, Source] = {}
     if calibration.presence_logits is not None and val.presence_logits is not None:
         logits = (calibration.presence_logits, val.presence_logits)
@@ -119,9 +115,10 @@ def sources_of(calibration: Split, val: Split, labels: Labelled, floor: Floor) -
     sources["heatmap_peak"] = Source(calibration.score, val.score)
     for name, sign in (("blurred_peak", 1.0), ("mass", 1.0), ("entropy", -1.0), ("peak_gap", 1.0)):
         sources[name] = Source(sign * calibration.statistics[name], sign * val.statistics[name])
-    features = [heatmap_features(split.score, split.statistics) for split in (calibration, val)]
-    logistic = fit_logistic(features[0], labels.present, labels.weight)
-    sources["logistic"] = Source(logistic(features[0]), logistic(features[1]), is_probability=True)
+    if labels.has_both_classes:
+        features = [heatmap_features(split.score, split.statistics) for split in (calibration, val)]
+        logistic = fit_logistic(features[0], labels.present, labels.weight)
+        sources["logistic"] = Source(logistic(features[0]), logistic(features[1]), is_probability=True)
     for name in floor.val:
         sources[name] = Source(floor.calibration[name], floor.val[name], is_probability=True)
     ones = (np.ones_like(calibration.score), np.ones_like(val.score))
@@ -147,22 +144,26 @@ def replicates_of(policy: str, numbers: Mapping[Number, Floats]) -> dict[str, Fl
 
 
 def curves_of(case: Study) -> Iterator[pd.DataFrame]:
-    """ROC and precision-recall of every source, reliability of those whose calibration is looked at."""
+    """ROC and precision-recall of every source where val has both classes, reliability of those whose calibration is
+    looked at."""
     labels = case.splits.val
-    counted = labels.weight > 0
-    present = labels.present[counted]
     for name, source in case.sources.items():
-        score = source.val[counted]
-        fpr, tpr, _ = roc_curve(present, score)
-        curves = {"roc": (fpr, tpr)}
-        curves |= {"pr_present": recall_steps(present, score), "pr_absent": recall_steps(~present, -score)}
-        for curve, (x, y) in curves.items():
+        for curve, (x, y) in ranking_curves(source.val, labels).items() if labels.has_both_classes else ():
             kept = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).astype(int))
             yield _curve(case.policy, name, curve, x[kept], y[kept])
         if name in CALIBRATED:
             for calibrator, probability in calibrated(source, case.splits.calibration):
                 found = reliability(probability, labels.present, labels.weight, labels.image, case.resampling)
                 yield _binned(case.policy, name, f"reliability/{calibrator}", found)
+
+
+def ranking_curves(score: Floats, labels: Labelled) -> dict[str, tuple[Floats, Floats]]:
+    """ROC and both precision-recall curves of scores (N, K), as x and y."""
+    counted = labels.weight > 0
+    present, score = labels.present[counted], score[counted]
+    fpr, tpr, _ = roc_curve(present, score)
+    steps = {"pr_present": recall_steps(present, score), "pr_absent": recall_steps(~present, -score)}
+    return {"roc": (fpr, tpr), **steps}
 
 
 def recall_steps(target: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:

@@ -9,9 +9,8 @@ from pyarrow.parquet import read_schema
 from pydantic import BaseModel, ConfigDict
 
 from bench.data.coco import read_coco
-from bench.data.predictions import VAL, read_split
+from bench.data.predictions import CALIBRATION, VAL, read_split
 from bench.data.presence import POLICIES, TRUE
-from bench.errors import UserError
 from bench.metrics.calibration import NUM_BINS
 from bench.reporting import markdown, tables
 from bench.reporting import presence_figures as figures
@@ -60,8 +59,18 @@ class Page(NamedTuple):
 
     @property
     def shown_policies(self) -> list[str]:
-        """Those with figures: the headline one, and the truth where the data carry it."""
+        """Those with figures: the headline one, and the truth where the data carry it, each where val has both classes
+        of keypoints."""
         return [p for p in dict.fromkeys((self.plan.policy, TRUE)) if p in self.systems[0].policies]
+
+    @property
+    def has_headline(self) -> bool:
+        return self.plan.policy in self.systems[0].policies
+
+    @property
+    def cases_policy(self) -> str:
+        """That of the pictures of people."""
+        return TRUE if TRUE in self.systems[0].policies else self.plan.policy
 
     @property
     def bars(self) -> str:
@@ -76,24 +85,18 @@ def main(profile: str) -> None:
     runs_dir = Path("runs", profile)
     rows = load_rows(runs_dir, plan.systems, plan.seeds)
     page = Page(plan, rows, load_presence(runs_dir, rows))
-    for system in page.systems:
-        if plan.policy not in system.policies:
-            raise UserError(
-                f"presence of {system.name}: found policies {', '.join(system.policies)}, wanted {plan.policy!r} of "
-                f"evaluate.presence_policy among them: its val split needs present and absent keypoints"
-            )
     folder = REPORTS / profile / "presence"
     markdown.fresh_folder(folder)
     write_page(folder, page)
 
 
-def label_counts(file: Path) -> list[pages.LabelCount]:
-    """How many keypoints are what under each policy that predictions carry."""
+def label_counts(file: Path, split_name: str) -> list[pages.LabelCount]:
+    """How many keypoints of a split are what under each policy that predictions carry."""
     columns = set(read_schema(file).names)
     counts = []
     for policy in POLICIES:
         if f"present_{policy}" in columns:
-            split = read_split(file, VAL, policy)
+            split = read_split(file, split_name, policy)
             counted = split.present_weight > 0
             numbers = ((counted & split.present).sum(), (counted & ~split.present).sum(), (~counted).sum())
             counts.append(pages.LabelCount(policy, *map(int, numbers)))
@@ -107,7 +110,7 @@ def write_page(folder: Path, page: Page) -> None:
     note = resolution_note([made for _, made in comparisons], systems[0].num_resamples) if comparisons else ""
     first = RunFiles(plan.profile, plan.systems[0], plan.seeds[0])
     shown = [
-        pages.policies_table(label_counts(first.predictions), systems[0].policies, people),
+        pages.policies_table(label_counts(first.predictions, VAL), systems[0].policies, people),
         pages.winners_table(systems, people),
         pages.head_table(comparisons, people, note),
         pages.agreement_table(systems, people),
@@ -125,33 +128,38 @@ def write_page(folder: Path, page: Page) -> None:
     numbers.to_csv(folder / "numbers.csv", index=False, lineterminator="\n", float_format="%.5g")
     write_figures(folder, page)
     answer = pages.head_answer(comparisons)
+    unfitted = pages.unfitted_sentence(label_counts(first.predictions, CALIBRATION), plan.policy)
     write_text(folder / "findings.md", findings(page, answer))
-    write_text(folder / "README.md", render(page, shown, answer, write_cases(folder, page)))
+    write_text(folder / "README.md", render(page, shown, answer, unfitted, write_cases(folder, page)))
 
 
 def findings(page: Page, answer: str) -> str:
     """Who wins under the policies of most interest, and whether heads beat heatmaps: for the front page."""
-    return markdown.render(FINDINGS, shown=pages.winners_sentences(page.systems, page.shown_policies), answer=answer)
+    shown = pages.winners_sentences(page.systems, page.shown_policies)
+    return markdown.render(FINDINGS, note=markdown.empty_class_note(page.rows), shown=shown, answer=answer)
 
 
 def write_figures(folder: Path, page: Page) -> None:
-    """All but the pictures of people."""
+    """All but the pictures of people, each where there is something to draw."""
     systems, policy, on = page.systems, page.plan.policy, f"on {page.people}"
-    title = f"Presence under every policy {on}, {page.bars}"
-    save(figures.draw_policies(systems, title), folder / "policies.png")
-    title = f"AUROC by keypoint, policy {policy}, {on}, {page.bars}"
-    save(figures.draw_keypoints(systems, policy, title), folder / "keypoints.png")
+    if systems[0].policies:
+        title = f"Presence under every policy {on}, {page.bars}"
+        save(figures.draw_policies(systems, title), folder / "policies.png")
+    if page.has_headline:
+        title = f"AUROC by keypoint, policy {policy}, {on}, {page.bars}"
+        save(figures.draw_keypoints(systems, policy, title), folder / "keypoints.png")
     for shown in page.shown_policies:
         save(figures.draw_curves(systems, shown, f"Presence {on}, policy {shown}"), folder / f"curves_{shown}.png")
-    title = f"What probabilities of presence mean, {on}, bands 95 % over images"
-    save(figures.draw_reliability(systems, page.shown_policies, title), folder / "reliability.png")
+    if page.shown_policies:
+        title = f"What probabilities of presence mean, {on}, bands 95 % over images"
+        save(figures.draw_reliability(systems, page.shown_policies, title), folder / "reliability.png")
     title = f"Confidence and place {on}, bands 95 % over images"
     save(figures.draw_localisation(systems, title), folder / "localisation.png")
 
 
 def write_cases(folder: Path, page: Page) -> Mapping[str, str]:
     """`worst_<system>.png` of each system's first seed; returns file names by system."""
-    policy = TRUE if TRUE in page.systems[0].policies else page.plan.policy
+    policy = page.cases_policy
     manifest = read_coco(manifest_file(page.plan.profile, VAL))
     names = {}
     for system in page.systems:
@@ -166,7 +174,7 @@ def write_cases(folder: Path, page: Page) -> Mapping[str, str]:
     return names
 
 
-def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, str]) -> str:
+def render(page: Page, shown: Sequence[Table], answer: str, unfitted: str, cases: Mapping[str, str]) -> str:
     """The page itself."""
     return markdown.render(
         PAGE,
@@ -174,7 +182,9 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
         people=page.people,
         policy=page.plan.policy,
         facts=markdown.one_line(page.rows),
-        note=markdown.mismatch_note(page.rows),
+        note=markdown.notes(page.rows),
+        unfitted=unfitted,
+        has_headline=page.has_headline,
         bars=page.bars,
         num_resamples=page.systems[0].num_resamples,
         winners=pages.winners_sentences(page.systems, page.systems[0].policies),
@@ -183,7 +193,7 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
         several_seeds=any(system.num_seeds > 1 for system in page.systems),
         curves=page.shown_policies,
         cases=cases,
-        cases_policy=TRUE if TRUE in page.systems[0].policies else page.plan.policy,
+        cases_policy=page.cases_policy,
         tables={table.name: tables.to_markdown(table) for table in shown},
         first=page.systems[0].name,
         num_bins=NUM_BINS,
@@ -195,6 +205,8 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
 
 FINDINGS = """\
 **Who knows best which keypoints are there**, by label policy:
+
+{{ note }}
 
 {{ shown }}
 
@@ -221,6 +233,8 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 `in_window` and `known` read the crop, so their counts are those of {{ first }}. As CSV: [policies.csv](policies.csv).
 
 {{ note }}
+
+{{ unfitted }}
 
 ## How to read
 
@@ -251,12 +265,17 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 Every system is read from its main source, fixed beforehand: the presence head where it has one, else the heatmap peak.
 Differences here are not tested. *Logistic on heatmap* reads five statistics of the same heatmap.
 
+{% if "winners" in tables %}
 {{ tables.winners }}
 
 ![Presence under every policy](policies.png)
 
 Floors in the figure are those of {{ first }}'s crops. As CSV: [winners.csv](winners.csv); every number of all policies,
 sources and rules: [numbers.csv](numbers.csv).
+{% else %}
+No policy leaves both present and absent keypoints in val, so nobody wins. Every number of all policies, sources and
+rules that is defined: [numbers.csv](numbers.csv).
+{% endif %}
 
 ## Does the presence head beat thresholding the heatmap?
 
@@ -286,7 +305,7 @@ one is the other reversed. A wide interval says that these images do not settle 
 
 As CSV: [agreement.csv](agreement.csv).
 {% else %}
-There are numbers under one policy only.
+Fewer than two policies leave both present and absent keypoints in val.
 {% endif %}
 
 ## How far are the policies from the truth?
@@ -299,7 +318,7 @@ judged by the truth: above 0, the policy flatters. The threshold of F1 is chosen
 
 As CSV: [truth.csv](truth.csv).
 {% else %}
-These data carry no truth, so nothing here can say.
+These data carry no truth, or one that leaves a single class of keypoints in val, so nothing here can say.
 {% endif %}
 
 ## At a threshold
@@ -331,14 +350,20 @@ calibration split; `none` takes the head's own sigmoid. Compare by the debiased 
 below it, too), the Brier score or the negative log-likelihood: **ECE has no interval here**, as chance keeps it above
 0 and resampling adds the same once more.
 
+{% if "calibration" in tables %}
 {{ tables.calibration }}
 
 As CSV: [calibration.csv](calibration.csv).
+{% else %}
+No calibrator could be fitted, and no system has a presence head, so there is no probability to look at.
+{% endif %}
 
+{% if curves %}
 ![Reliability](reliability.png)
 
 Bins are equally wide, {{ num_bins }} of them. A bin has a dot where it holds {{ min_in_bin }} keypoints or more; how
 many each one holds stands below.
+{% endif %}
 
 ## Does confidence say how near a keypoint is?
 
@@ -354,9 +379,11 @@ As CSV: [localisation.csv](localisation.csv).
 
 ## By keypoint
 
+{% if has_headline %}
 ![AUROC by keypoint](keypoints.png)
+{% endif %}
 
-<details><summary>The numbers of the figure</summary>
+<details><summary>The numbers{{ " of the figure" if has_headline }}</summary>
 
 {{ tables.presence_per_keypoint }}
 

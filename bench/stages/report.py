@@ -78,7 +78,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
     overview = markdown.render(
         OVERVIEW,
         facts=markdown.one_line(rows),
-        note=markdown.mismatch_note(rows),
+        note=markdown.notes(rows),
         table=tables.to_markdown(shown[0]),
     )
     write_text(folder / "overview.md", overview)

@@ -35,7 +35,7 @@ class RunRecord:
         UserError: see `bench.inference.presence.read_presence`; the message names the run.
         """
         try:
-            return read_presence(self.calibration, self.row.thresholds[self.source])
+            return read_presence(self.calibration, self.row.threshold(self.source))
         except UserError as error:
             raise type(error)(f"{self.files.predictions}: {error}") from error
 
@@ -56,7 +56,7 @@ def presence_facts(run: RunRecord, reading: PresenceReading) -> dict[str, Any]:
         "calibrator": reading.calibrator,
         "slope": reading.slope,
         "intercept": reading.intercept,
-        "fitted_on": "calibration split",
+        "fitted_on": "calibration split" if reading.is_fitted else "nothing",
         "policy": run.row.protocol.policy,
         "threshold": reading.threshold,
         "threshold_rule": run.row.protocol.threshold_rule,
@@ -89,14 +89,16 @@ def card_of(run: RunRecord) -> Card:
     """What a model card says beside the row.
 
     Raises:
-        UserError: a manifest or the checkpoint is missing, or nothing of the calibration split counts.
+        UserError: a manifest or the checkpoint is missing.
     """
+    facts, reason = None, ""
     try:
         facts = presence_facts(run, run.read_presence())
-    except NothingToReadError:
-        facts = None
+    except NothingToReadError as error:
+        reason = str(error.__cause__)  # without the file
     return Card(
         source=run.source,
+        nothing_to_read=reason,
         trained_on=trained_on(run),
         licence=licence_of(run),
         presence=facts,

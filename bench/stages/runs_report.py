@@ -49,6 +49,7 @@ def main(profile: str) -> None:
         INDEX,
         profile=profile,
         people=markdown.people_of(rows),
+        note=markdown.empty_class_note(rows),
         table=tables.to_markdown(shown),
         pages={markdown.escape(f"{row.experiment}, seed {row.seed}"): folder_of(row) for row in rows},
     )
@@ -76,6 +77,7 @@ def write_run(runs_folder: Path, plan: RunsPlan, runs_dir: Path, row: Row) -> No
         profile=plan.profile,
         parent=markdown.escape(plan.ablations[row.experiment]) if row.experiment in plan.ablations else "",
         facts=markdown.one_line([row]),
+        note=markdown.empty_class_note([row]),
         numbers=tables.to_markdown(numbers_table(row)),
         parameters=tables.to_markdown(parameters),
         provenance=markdown.provenance([row]),
@@ -155,6 +157,8 @@ INDEX = """\
 A run is one experiment or ablation trained with one seed. Each has a page of its curves, its resolved parameters, its
 numbers and where it comes from.
 
+{{ note }}
+
 {{ table }}
 
 Brackets are 95 % intervals over the images of the val split. An ablation varies one factor of the system that the table
@@ -184,6 +188,8 @@ card](../../cards/{{ folder }}/README.md).
 ![Training curves of {{ name }}](curves.png)
 
 ## Numbers
+
+{{ note }}
 
 {{ numbers }}
 

@@ -185,8 +185,8 @@ def presence_values(
     labels = Labelled(column(samples.present), column(samples.weight), pooled_image)
     absent = (samples.weight > 0) & ~samples.present
     scores = scores_of(samples)
-    for source, threshold in row.thresholds.items():
-        score = scores[source]
+    for source in row.thresholds:
+        score, threshold = scores[source], row.threshold(source)
         views = metrics_at(column(score), labels, threshold, counts) | ranking(column(score), labels, counts)
         values |= {number(point, metric, source): views[metric][:, 0] for metric in ("AUROC", "F1")}
         hallucinated = (absent & (score >= threshold)).sum(axis=1)
