@@ -241,9 +241,9 @@ PAGE = """\
 # Performance
 
 What `make perf` measured: `tests/perf` times our code beside the plain way, or beside the library that others use, in
-turns in one process, and writes the ratio. Absolute times depend on the machine and on what else it did; ratios hardly.
-A ratio is the time of the other side over that of ours unless its name says otherwise. The code of both sides is in the
-test that a line names.
+turns in one process, and writes the ratio. Absolute times depend on the machine and on what else it did, which is why
+both sides of a ratio run in turns. A ratio is the time of the other side over that of ours unless its name says
+otherwise. The code of both sides is in the test that a line names.
 
 {% for record in records %}
 ## {{ record.machine }}

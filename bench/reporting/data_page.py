@@ -190,6 +190,19 @@ def _faults_by_truth(labelled: NDArray[np.bool_], truth: NDArray[np.int64]) -> d
     }
 
 
+def lost_labels(splits: Sequence[SplitData]) -> str:
+    """How many keypoints of drawn people are in the image in truth and have no label."""
+    pairs = [(split.labelled, split.true_visibility) for split in splits if split.true_visibility is not None]
+    there = sum(int((truth > 0).sum()) for _, truth in pairs)
+    lost = sum(int((~labelled & (truth > 0)).sum()) for labelled, truth in pairs)
+    if not lost:
+        return "Every keypoint in the image has its label."
+    return (
+        f"It took the label away from {lost} of the {there} keypoints that are in the image "
+        f"({100 * lost / there:.1f} %), as annotators pass keypoints over."
+    )
+
+
 def draw_visibility(split: SplitData, people: str) -> Figure:
     """Shares of v for every keypoint of a split, as stacked bars."""
     with house_style():

@@ -27,10 +27,10 @@ COST_LABELS = {
     "missed": "missed persons",
 }
 FACTOR_LABELS = {
-    "occlusion": "share of occluded keypoints",
+    "occlusion": "share of labelled keypoints that are occluded",
     "num_labelled": "labelled keypoints",
-    "size": "size (pixels)",
-    "crowding": "overlapping people",
+    "size": "size (root of the area, pixels)",
+    "crowding": "number of overlapping people",
     "truncation": "cut by the image border",
 }
 KIND_COLOURS = dict(zip(KINDS[1:], (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]), strict=True))
@@ -159,9 +159,10 @@ def draw_strata(systems: Sequence[Diagnosis], title: str) -> Figure:
     styles = system_styles([system.name for system in systems])
     panels = {}
     for factor in FACTORS:
-        levels = [level for name, level, _ in levels_with_people(systems[0]) if name == factor]
+        found = {level: number for name, level, number in levels_with_people(systems[0]) if name == factor}
+        levels = list(found)
         panels[f"AP (%) by {FACTOR_LABELS[factor]}"] = (
-            levels,
+            [f"{level}\nn = {number}" for level, number in found.items()],
             [
                 Series(
                     system.name,

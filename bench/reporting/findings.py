@@ -10,8 +10,8 @@ from bench.reporting.tables import POINTS, format_cell, main_source, percent
 QUESTIONS = {
     "AP": "Placing keypoints (AP)",
     "AR": "Placing keypoints (AR)",
-    "presence F1": "Saying which are there (presence F1, at the threshold)",
-    "presence AUROC": "Saying which are there (presence AUROC, without a threshold)",
+    "presence F1": "Saying which are present by policy {policy} (presence F1, at the threshold)",
+    "presence AUROC": "Saying which are present by policy {policy} (presence AUROC, without a threshold)",
 }
 """What each compared metric asks."""
 
@@ -21,8 +21,9 @@ def findings(results: Sequence[Result], comparisons: Sequence[Comparison]) -> st
 
     `comparisons` are those of the first system with each other one, of the metrics of `QUESTIONS`.
     """
+    policy = f"`{results[0].row.protocol.policy}`"
     return "\n".join(
-        f"- **{question}**: {' '.join(_sentences(metric, results, comparisons))}"
+        f"- **{question.format(policy=policy)}**: {' '.join(_sentences(metric, results, comparisons))}"
         for metric, question in QUESTIONS.items()
     )
 

@@ -1,13 +1,14 @@
 """Markdown pages: escaping, the texts that every page shares, and the pages' skeletons."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from bench.data.keypoints import KEYPOINT_NAMES
+from bench.data.presence import POLICIES
 from bench.reporting.rows import Protocol, Row, by_experiment
 
 UNDEFINED = "\N{EN DASH}"
@@ -64,10 +65,9 @@ HOW_TO_READ = """\
 near the labelled ones (object keypoint similarity, averaged over ten strictnesses; AP50 and AP75 take one, APM and \
 APL medium and large persons).
 - **Presence F1** asks which keypoints are there at all: the harmonic mean of precision and recall over all keypoints, \
-at a threshold ({rule}; the calibration split holds other persons than val). **AUROC** asks it without a threshold; \
-50 % is a coin.
-- **Heatmap peak** reads presence off the height of the heatmap's peak, which every system gives for free; **always \
-present** says yes to everything. A presence head earns its place only above both.
+at a threshold ({rule}), which is never chosen on val. **AUROC** asks it without a threshold; 50 % is a coin.
+- **Heatmap peak** reads presence off the height of the heatmap's peak, which needs no head; **always present** says \
+yes to everything. A presence head adds something where it is above both.
 - {interval}
 - Arrows tell which way is better; an en dash ({dash}) stands for a number that is undefined, and for the spread of \
 one seed."""
@@ -94,9 +94,15 @@ def how_to_read_differences(num_permutations: int, family: str = "the table") ->
     return DIFFERENCES.format(num=num_permutations, family=family)
 
 
+def spell_choice(words: Iterable[str]) -> str:
+    """`a, b or c`, each once."""
+    *first, last = dict.fromkeys(words)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the words of a page mean."""
-    rule = " or ".join(dict.fromkeys(escape(row.protocol.threshold_rule) for row in rows))
+    rule = spell_choice(escape(row.protocol.threshold_rule) for row in rows)
     method = escape(rows[0].protocol.intervals)
     interval = ONE_SEED.format(method=method) if len({row.seed for row in rows}) == 1 else MANY_SEEDS
     return HOW_TO_READ.format(dash=UNDEFINED, rule=rule, interval=interval)
@@ -111,8 +117,10 @@ def limits(rows: Sequence[Row]) -> str:
             "with one published for COCO."
         )
     else:
+        policies = {row.protocol.policy: POLICIES[row.protocol.policy].meaning for row in rows}
+        read = "; ".join(f"`{policy}`: {meaning}" for policy, meaning in policies.items())
         sentences.append(
-            "Absent means what the annotators left unlabelled: out of the picture, hidden, too small or passed over."
+            f"Presence is what a policy reads from labels ({read}), and not whether a keypoint is in the picture."
         )
     largest = max(row.num_parameters for row in rows)
     if largest < SMALL_MODEL:
@@ -120,18 +128,20 @@ def limits(rows: Sequence[Row]) -> str:
             f"The models are small (at most {largest / 1e6:.1f} M parameters), so this says little about those of the "
             "papers they are named after."
         )
-    if any("warmstart" in row.protocol.init for row in rows):
+    if warm := [name for name, group in by_experiment(rows).items() if "warmstart" in group[0].protocol.init]:
+        of = "" if len(warm) == len(by_experiment(rows)) else f" of {escape(', '.join(warm))}"
         sentences.append(
-            "Backbones were trained beforehand on other drawn people (`models/warmstart/`, stage `warmstart`); "
+            f"The backbones{of} were trained beforehand on drawn people (`models/warmstart/`, stage `warmstart`); "
             "decoders and heads started fresh."
         )
     if len({row.seed for row in rows}) == 1:
         sentences.append("There is one training seed, so no difference here is shown to survive a retraining.")
-    sentences.append("Boxes are given, not detected." if _boxes_given(rows) else "")
+    sentences.append("Boxes are given, not detected." if boxes_given(rows) else "")
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _boxes_given(rows: Sequence[Row]) -> bool:
+def boxes_given(rows: Sequence[Row]) -> bool:
+    """Whether all were tested on annotated boxes."""
     return all("ground" in row.protocol.boxes.lower() for row in rows)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.presence import POLICIES
-from bench.reporting.markdown import UNDEFINED, empty_class_note, escape, people_of, render
+from bench.reporting.markdown import UNDEFINED, boxes_given, empty_class_note, escape, people_of, render
 from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, Estimate, Row, Source, oks, presence
 
 STATS = {"AP": "average precision by OKS", "AR": "average recall by OKS"}
@@ -59,6 +59,7 @@ def _render(row: Row, card: Card, origin: Mapping[str, Any], *, in_folder: bool)
         name=escape(f"{row.experiment}, seed {row.seed}, profile {row.profile}"),
         row=row,
         people=people_of([row]),
+        boxes_given=boxes_given([row]),
         drawn=row.data.source == "drawn",
         source=SOURCES[card.source],
         from_head=card.source == "presence_head",
@@ -87,7 +88,7 @@ def calibrator_of(card: Card) -> str | None:
 
 def _start(init: str) -> str:
     """Of which weights a backbone started."""
-    words = {"warmstart": "weights trained beforehand on other drawn people", "random": "random weights"}
+    words = {"warmstart": "weights trained beforehand on drawn people", "random": "random weights"}
     return words.get(init, f"weights `{init}`")
 
 
@@ -135,11 +136,11 @@ and nothing else: presence is read from the height of each heatmap's peak.
 
 ## Intended use
 
-Research on presence and occlusion, and comparison of pose models by the suite that trained it. It needs boxes of
-people from elsewhere.
+Research on presence and occlusion, and comparison of pose models by this suite. It needs boxes of people from
+elsewhere.
 {% if drawn %}
-It was trained and tested on **drawn people, not on photographs**: it shows how the method behaves, and is no tool for
-pictures of real people.
+It was {{ "trained and " if trained_on.train }}tested on **drawn people, not on photographs**: it shows how the method \
+behaves, and is no tool for pictures of real people.
 {% endif %}
 Not for identifying, watching or judging people, nor where a wrong keypoint can do harm.
 
@@ -152,7 +153,7 @@ cropped as those of the test, and not of a keypoint being visible unless the pol
 
 {% if trained_on.train %}
 {{ trained_on.train }} {{ people }} to train on, the backbone starting from {{ start }}; {{ trained_on.calibration }} \
-others to choose the epoch, the threshold and the calibration.
+of the calibration split to choose the epoch, the threshold and the calibration.
 {% else %}
 The weights are the published file `{{ row.protocol.init }}`, as it is; {{ trained_on.calibration }} {{ people }} to \
 choose the threshold and the calibration.
@@ -166,7 +167,7 @@ The images and annotations are those of {{ row.data.name }}, under the terms of 
 
 ## Numbers
 
-On {{ row.data.num_persons }} {{ people }} in {{ row.data.num_images }} images that nothing was chosen on,
+On the val split, {{ row.data.num_persons }} {{ people }} in {{ row.data.num_images }} images,
 {{ row.data.num_present }} keypoints present and {{ row.data.num_absent }} absent; {{ row.protocol.boxes }} boxes, poses
 scored by `{{ row.protocol.score_rule }}`, flip test {{ row.protocol.flip_test }}; x 100, with 95 % intervals
 ({{ row.protocol.intervals }}).
@@ -197,14 +198,18 @@ A keypoint is called present where its {{ "presence" if from_head else "peak" }}
 
 ## Limits
 
-- One training, seed {{ row.seed }}: intervals cover the choice of test images, not the luck of a training.
+{% if trained_on.train %}
+- One training, seed {{ row.seed }}: intervals cover the choice of test images, not the chance in a training.
+{% endif %}
 {% if facts %}
-- Probabilities hold where keypoints are as often absent as in the calibration split; elsewhere fit them anew.
+- Probabilities were fitted to the calibration split: where keypoints are absent more or less often, fit them anew.
 {% endif %}
 {% if drawn %}
-- Nothing is known of photographs.
+- It was not tested on photographs.
 {% endif %}
-- Boxes were {{ row.protocol.boxes }}: a detector's are worse.
+{% if boxes_given %}
+- Boxes were annotated ones: it was not tested on those of a detector.
+{% endif %}
 
 ## How to load
 

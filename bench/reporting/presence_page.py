@@ -1,6 +1,6 @@
 """Tables and sentences of the page of presence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -136,7 +136,7 @@ def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:
                 "seeds": system.num_seeds,
             }
         )
-    return Table("winners", f"Who tells best what is there, on {people}", columns, records)
+    return Table("winners", f"AUROC of the main source under every policy, on {people}", columns, records)
 
 
 def _by_policy(systems: Sequence[PresenceResult]) -> list[tuple[str, PresenceResult]]:
@@ -178,6 +178,33 @@ def _percent(number: Summary, *, signed: bool = False) -> str:
     column = Column("", "", scale=100.0, decimals=1, signed=signed)
     value, low, high = (column.number(x) or "undefined" for x in number[:3])
     return f"{value} [{low}, {high}]"
+
+
+def crop_policies() -> str:
+    """Those whose labels depend on the crop, as a list."""
+    return " and ".join(f"`{name}`" for name, policy in POLICIES.items() if policy.reads_window)
+
+
+def floors_sentence(system: PresenceResult) -> str:
+    """Which floor is the strongest, as the head is compared with box geometry alone."""
+    higher = [f"{_named_floor(best, number)} under `{policy}`" for policy, best, number in _above_geometry(system)]
+    if not higher:
+        return "Box geometry is the floor of highest AUROC under every policy, so it is the one compared here."
+    return (
+        f"Of the floors, box geometry alone is compared here, although another has a higher AUROC: {', '.join(higher)}."
+    )
+
+
+def _named_floor(floor: str, number: Summary) -> str:
+    return f"{FLOORS[floor]}, {_percent(number)} %"
+
+
+def _above_geometry(system: PresenceResult) -> Iterator[tuple[str, str, Summary]]:
+    """Policies under which another floor than box geometry has the highest AUROC, that floor and its number."""
+    for policy in system.policies:
+        found = {f: system.number(key(policy, f, "AUROC")) for f in FLOORS if system.has_source(policy, f)}
+        if found and (best := max(found, key=lambda floor: found[floor].value or 0.0)) != BOX_GEOMETRY:
+            yield policy, best, found[best]
 
 
 def head_table(comparisons: Sequence[tuple[str, Comparison]], people: str, note: str) -> Table:

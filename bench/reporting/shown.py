@@ -100,8 +100,8 @@ def _draw_legend(figure: Figure, page: tuple[float, float], threshold: float) ->
     """Marks on the left, the scale of the rings on the right, below the picture."""
     dot: dict[str, Any] = {"marker": "o", "markeredgecolor": "black", "markeredgewidth": 0.8}
     handles = [
-        Line2D([], [], color=SIDE_COLOURS["left"], **dot, label="there: the person's left"),
-        Line2D([], [], color=SIDE_COLOURS["right"], **dot, label="there: the person's right"),
+        Line2D([], [], color=SIDE_COLOURS["left"], **dot, label="called present: the person's left"),
+        Line2D([], [], color=SIDE_COLOURS["right"], **dot, label="called present: the person's right"),
         Line2D([], [], **CROSS, label="called absent (where the run puts it)"),
     ]
     strip = STRIP / page[1]
@@ -112,4 +112,4 @@ def _draw_legend(figure: Figure, page: tuple[float, float], threshold: float) ->
     bar.set_xticks([0, 0.5, 1])
     bar.tick_params(labelsize=7, length=2)
     bar.set_xlabel("ring: probability that the keypoint is there", fontsize=8, labelpad=1)
-    bar.text(threshold, 2.1, f"there from {threshold:.2f} on", fontsize=7, ha="center", va="bottom")
+    bar.text(threshold, 2.1, f"called present from {threshold:.2f} on", fontsize=7, ha="center", va="bottom")

@@ -71,6 +71,10 @@ class Grid(NamedTuple):
     def paddings(self, mode: str) -> list[str]:
         return [padding for name, padding in self.panels if name == mode]
 
+    @property
+    def padding_names(self) -> list[str]:
+        return list(dict.fromkeys(padding for _, padding in self.panels))
+
     def points(self) -> list[Point]:
         """Of the curves, then of the table of sides."""
         curves = [Point(*panel, ALL_SIDES, kept) for panel in self.panels for kept in self.kept]
@@ -240,7 +244,7 @@ def sides_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
 
 def paddings_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
     """AUROC under every padding where half is kept, and how far from that under the first one."""
-    paddings = list(dict.fromkeys(padding for _, padding in grid.panels))
+    paddings = grid.padding_names
     columns = [MODE, SYSTEM, SOURCE, *(percent(padding, f"AUROC, {PADDING_LABELS[padding]}") for padding in paddings)]
     columns += [
         _points(f"minus_{padding}", f"{PADDING_LABELS[padding]} - {PADDING_LABELS[paddings[0]]}")
@@ -352,7 +356,7 @@ def system_lines(systems: Sequence[System], metric: str) -> list[Line]:
 
 def draw_curves(lines: Sequence[Line], grid: Grid, title: str, ylabel: str, scale: float = 100.0) -> Figure:
     """A panel per mode (a row each) and padding, all on one scale; the less is kept, the further to the right."""
-    paddings = list(dict.fromkeys(padding for _, padding in grid.panels))
+    paddings = grid.padding_names
     num_columns, num_rows = len(paddings), len(grid.modes)
     with house_style():
         size = (max(1.0 + 3.2 * num_columns, 7.5), 1.4 + 2.6 * num_rows)

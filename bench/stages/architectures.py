@@ -96,8 +96,8 @@ As CSV: [architectures.csv](architectures.csv).
 {% for model, note in notes.items() %}
   - {{ model }}: {{ note }}.
 {% endfor %}
-- **AP** and **AR** are on COCO val2017 with mirrored averaging, with the boxes of the detector of 56.4 AP that all
-  authors use, or with the true ones, those annotated. An en dash stands where nothing is stated.
+- **AP** and **AR** are what the sources of the table state for COCO val2017 with mirrored averaging, with the boxes of
+  a detector of 56.4 AP on persons, or with the true ones, those annotated. An en dash stands where nothing is stated.
 """
 
 if __name__ == "__main__":

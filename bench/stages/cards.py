@@ -95,7 +95,7 @@ INDEX = """\
 {{ facts }}
 
 A model card goes with weights that are handed on. It says what a model is for and what not, what it was trained on,
-what presence means in its mouth, how its scores become probabilities, how good it is, what its limits are, and how
+what it calls present, how its scores become probabilities, how good it is, what its limits are, and how
 to load it. `python -m bench.export_hub FOLDER --run RUN` writes a run's weights to a folder, with the same card in it.
 
 {{ table }}

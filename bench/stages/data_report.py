@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bench.data.coco import read_coco
 from bench.data.hashing import sha256_of
+from bench.data.presence import BORDER
 from bench.reporting import data_page as pages
 from bench.reporting import markdown, tables
 from bench.reporting.figures import save
@@ -40,6 +41,8 @@ def main(profile: str) -> None:
         profile=profile,
         people=people,
         is_drawn=is_drawn,
+        lost=pages.lost_labels(splits) if is_drawn else "",
+        border=f"{BORDER:g}",
         tables={table.name: tables.to_markdown(table) for table in shown},
         hashes={name: sha256_of([file]) for name, file in files.items()},
     )
@@ -77,8 +80,8 @@ As CSV: [visibility.csv](visibility.csv).
 
 ## People cut by the border
 
-Where the border of the image cuts a person, what is not labelled is likely to be outside; elsewhere it is hidden, too
-small or passed over. A box touches the border where it comes within 2 pixels of it.
+What is not labelled of a person whom the border of the image cuts may be outside of it; of others it may be
+hidden, too small or passed over. A box touches the border where it comes within {{ border }} pixels of it.
 
 {{ tables.border }}
 
@@ -94,18 +97,16 @@ As CSV: [boxes.csv](boxes.csv).
 
 {{ tables.faults }}
 
-As CSV: [faults.csv](faults.csv). A box bounds what is seen of
-a person, so a hidden keypoint can lie outside of it.
+As CSV: [faults.csv](faults.csv). Where a box bounds what is seen of a person, a hidden keypoint can lie outside of it:
+this alone is no fault.
 
 {% if is_drawn %}
 These people are drawn by a program, which knows the truth: whether each keypoint is in the image, and hidden or not.
-From some visible or hidden keypoints it takes the label away on purpose, as annotators do by mistake. So policies that
-read v = 0 as absent can be compared with the truth. No drawn person is like a photograph, though: who leads here may
-not lead there.
+{{ lost }} So policies that read v = 0 as absent can be compared with the truth. What holds of drawn people need not
+hold of photographs.
 {% else %}
-Annotators labelled what they saw and left out the rest, so these data carry no truth of what is absent: v = 0 means
-outside of the picture, hidden, too small or passed over. Crowds have no keypoints, left and right are at times
-mistaken, and small people are labelled more coarsely, all of which no count shows.
+These data carry no truth of what is absent: v = 0 can mean outside of the picture, hidden, too small or passed over.
+No count here shows whether left and right were mistaken, or whether small people were labelled more coarsely.
 {% endif %}
 
 ## Where it comes from

@@ -30,7 +30,7 @@ MEANINGS = {
     ROLLOUT: "the attention of all layers multiplied, half of each token passing a layer by unchanged (Abnar and "
     "Zuidema, ACL 2020)",
     GRADIENT: "how much the highest value of the keypoint's heatmap changes with the pixels of a cell (absolute "
-    "gradient, Simonyan et al. 2014); every system has it, one of convolutions alone has nothing else",
+    "gradient, Simonyan et al. 2014); every system has it",
     PRESENCE_GRADIENT: "the same of the logit of the presence head",
     NEARNESS: "a floor that never looks at the picture: the nearer a cell is to the place where the system puts the "
     "keypoint, the higher",
@@ -141,7 +141,7 @@ PAGE = """\
 {{ facts }}
 
 Which parts of the picture make a system put a wrist where it does, and which make it say that the wrist is there?
-Papers show **dependency maps** as an answer, and hardly ever ask whether the maps are right. Here both are done, of
+**Dependency maps** are shown as an answer, and whether they are right has to be tested. Here both are done, of
 **{{ num_keypoints }} labelled keypoints of {{ num_persons }} persons in {{ num_images }} images** of the val split,
 drawn at random and the same for all systems.
 
@@ -170,15 +170,15 @@ A map ranks the cells of a picture. If it is right, the system loses the keypoin
 ranking are gone, and needs no more than these to find it (Petsiuk et al., RISE, BMVC 2018).
 
 - **Deletion** blurs the highest cells: {{ shares }} % of all, and in the end all of them. **Insertion** shows these
-  alone, and blurs the rest. What is blurred keeps its colours and loses its shapes; nothing is painted black, which
-  systems know as the border of a picture.
+  alone, and blurs the rest. What is blurred keeps its colours and loses its shapes; nothing is painted black, since
+  black is what lies beyond the border of a picture.
 - **Localisation** is what is left of the place: the similarity, as in OKS, of where the keypoint is put now
   and where it was put on the whole picture, 100 % if it does not move. The truth does not enter.
 - **Presence** is what is left of the presence that the system gives to these keypoints, by its head or else by the
   height of the heatmap's peak, in per cent of that on the whole picture.
 - The tables hold the **areas** under these curves. A right map has a small area under deletion and a large one under
-  insertion; **faithfulness** is the second minus the first. It is 0 for a map that knows nothing.
-- A map earns its name only above **nearness**, which knows where the keypoint is and nothing of the picture.
+  insertion; **faithfulness** is the second minus the first. By chance alone 0 is expected.
+- A map says more than where the keypoint was put only where it is above **nearness**, which never looks at the picture.
 - Brackets and bands are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples, the same for all systems).
   Compare the maps of one system. Between systems the scores are of no common scale.
 {{ differences }}
@@ -212,10 +212,10 @@ As CSV: [differences.csv](differences.csv).
 
 ## What this does not show
 
-{{ limits }} Blurred cells are something that no system saw in training: a system may lose a keypoint because the
-picture is strange, and not because what is gone mattered. All maps are tested alike, so that differences between them
-hold nevertheless. Only labelled keypoints are asked about; why a system calls an absent keypoint present is another
-question. A map of attention says where a layer reads, not what it makes of it.
+{{ limits }} A blurred picture may be unlike any in training: a system may lose a keypoint because the picture is
+strange, and not because what is gone mattered. All maps are tested alike, but one may be favoured by this. Only
+labelled keypoints are asked about; why a system calls an absent keypoint present is another question. A map of
+attention says where a layer reads, not what it makes of it.
 
 ## Provenance
 

@@ -154,7 +154,7 @@ Persons are scored by {{ rule }}. Brackets are {{ bars }} (percentile bootstrap,
 A person is found where a pose has OKS {{ found }} with it at least. Similarity is that of a single keypoint with a
 labelled one, from 0 to 1.
 
-- **good**: similarity {{ precise }} or more with its own label, as near as annotators are to each other;
+- **good**: similarity {{ precise }} or more with its own label;
 - **jitter**: nearest to its own label, but {{ near }} to {{ precise }};
 - **inversion**: nearest to its mirror partner, as the left wrist on the right one;
 - **swap**: nearest to a keypoint of another person;
@@ -188,9 +188,10 @@ As CSV: [costs.csv](costs.csv).
 ## Who is hard to find
 
 People of other levels are ignored, as COCO ignores the large when it looks at the medium; a pose of nobody counts
-against the level of the person it is most like, and against none where it is like nobody. So AP of levels is higher
-than that of all. Boxes overlap where their intersection over union is above {{ overlap }}; a box within {{ border }}
-pixels of the border is cut by it. Where few persons share a level, its interval says so.
+against the level of the person it is most like, and against none where it is like nobody. So AP of a level compares
+with that of other levels and systems, not with AP of all people. Boxes overlap where their intersection over union is
+above {{ overlap }}; a box within {{ border }} pixels of the border counts as cut by it. The figure and the table say
+how many persons (n) are in each level.
 
 ![AP by attribute of the person](strata.png)
 

@@ -105,12 +105,12 @@ it is known whose pose each one is. People who are left out of the split have no
 - **AP (OKS)** is COCO's average precision. It is the same for all policies and sources, as OKS hears nothing of either.
 - **Gated OKS** is the mean over all keypoints that are labelled or known to be absent. A labelled one scores its
   similarity where it is emitted, else 0; an absent one scores 1 where it is suppressed, else 0. **Gated AP** is AP by
-  it. Where everything is emitted, as today's systems do, each absent keypoint costs a full share.
-- **Ex-OKS** (Purkrabek and Matas, ProbPose, CVPR 2025) is milder. It knows the window that the model is shown (the
-  padded box), and asks whether a keypoint is in it. One that is out and suppressed scores 1. One that is out and
-  emitted, or in and suppressed, scores by how far the point, or the label, is from the border of the window: a mistake
-  near the border is a small one. **Edge** measures to the nearest edge, as the authors' formula says; **corner** to
-  the nearest corner, as their released code does. **Ex-AP** is AP by it.
+  it. Where everything is emitted, each absent keypoint costs a full share.
+- **Ex-OKS** (Purkrabek and Matas, ProbPose, CVPR 2025) weighs mistakes by distance. It knows the window that the model
+  is shown (the padded box), and asks whether a keypoint is in it. One that is out and suppressed scores 1. One that is
+  out and emitted, or in and suppressed, scores by how far the point, or the label, is from the border of the window: a
+  mistake near the border is a small one. **Edge** measures to the nearest edge, as the authors' formula says;
+  **corner** to the nearest corner, as their released code does. **Ex-AP** is AP by it.
 - **At the threshold**: the one chosen on the calibration split ({{ threshold_rule }}), never on val. **Mean over
   thresholds** is the area under the curve from threshold 0 to 1, which no choice of a threshold can flatter, but
   which reads the scale of the probabilities: one that never says 90 % loses all that lies beyond.
@@ -133,8 +133,8 @@ As CSV: [pose_scores.csv](pose_scores.csv).
 
 ![Gated AP against the threshold of presence](gated_ap.png)
 
-At threshold 0 everything is emitted. Solid: read from the presence head; dashed: from the heatmap peak. Where a line
-rises from the left, saying "not there" pays.
+At threshold 0 everything is emitted. Solid: read from the presence head; dashed: from the heatmap peak. Where a line is
+higher than at its left end, gated AP is higher with suppression than without.
 
 ## Does a presence head help the pose score?
 
@@ -153,9 +153,13 @@ As CSV: [differences.csv](differences.csv).
 ## What this does not show
 
 {{ limits }} Under a policy that reads v = 0 as absent, suppressing what annotators passed over is rewarded, though it
-may be there. Under `known` only what is labelled outside of the window is absent, which is rare with annotated boxes.
-The threshold is the one of highest F1 of presence, not of highest gated AP. Thresholds and Platt scaling were fitted on
-other persons and enter as given: intervals know nothing of their luck. Ex-OKS here takes absent keypoints without a
+may be there.\
+{% if "known" in policies %}
+ Under `known` only what is labelled outside of the window is absent.\
+{% endif %}
+
+The threshold ({{ threshold_rule }}) was not chosen for gated AP. Thresholds and Platt scaling were fitted on the
+calibration split and enter as given: intervals do not cover their chance. Ex-OKS here takes absent keypoints without a
 label as well; its source has labelled ones only, so that no number compares with a published one.
 
 ## Provenance

@@ -197,6 +197,8 @@ def render(page: Page, shown: Sequence[Table], answer: str, unfitted: str, cases
         tables={table.name: tables.to_markdown(table) for table in shown},
         first=page.systems[0].name,
         num_bins=NUM_BINS,
+        crop_policies=pages.crop_policies(),
+        floors=pages.floors_sentence(page.systems[0]),
         min_in_bin=figures.MIN_IN_BIN,
         limits=markdown.limits(page.rows),
         provenance=markdown.provenance(page.rows),
@@ -204,7 +206,7 @@ def render(page: Page, shown: Sequence[Table], answer: str, unfitted: str, cases
 
 
 FINDINGS = """\
-**Who knows best which keypoints are there**, by label policy:
+**The highest AUROC of presence**, by label policy:
 
 {{ note }}
 
@@ -230,7 +232,7 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 
 {{ tables.policies }}
 
-`in_window` and `known` read the crop, so their counts are those of {{ first }}. As CSV: [policies.csv](policies.csv).
+{{ crop_policies }} read the crop, so their counts are those of {{ first }}. As CSV: [policies.csv](policies.csv).
 
 {{ note }}
 
@@ -239,18 +241,19 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 ## How to read
 
 - **AUROC** is how often a present keypoint gets a higher score than an absent one; 50 % is a coin. **AP present** and
-  **AP absent** are average precisions with the present, or the rarer absent, as what is to be found. **FPR95** is the
-  share of absent keypoints called present where 95 % of the present ones are.
+  **AP absent** are average precisions with the present, or the absent, as what is to be found. **FPR95** is the share
+  of absent keypoints called present where 95 % of the present ones are.
 - **F1**, precision, recall, balanced accuracy and MCC (Matthews correlation, from -1 to 1) need a threshold, which is
   chosen on the calibration split. **Hallucinated** and **missed** are absent keypoints called present, and present ones
   called absent, per person.
-- **Micro** pools all keypoints; **macro** is the mean over keypoints. A score that only knows which keypoints are
-  mostly there does well in micro AUROC and is a coin in macro.
+- **Micro** pools all keypoints; **macro** is the mean over keypoints. A score that is the same for all persons, such as
+  prevalence, has a macro AUROC of 50 %, whatever its micro AUROC is.
 - **Read from**: the *presence head*, where a system has one; from any heatmap its *peak*, the peak after a *blur*, its
   *mass*, its *entropy* and the *gap* between its two highest peaks; *logistic on heatmap* is a logistic regression on
-  these five, fitted on the calibration split.
+  all of these, fitted on the calibration split.
 - **Floors**: *box geometry* knows the person's box and no pixel, *prevalence* how often each keypoint is there and no
-  image, *always present* nothing. What does not beat box geometry has learnt nothing of what it saw.
+  image, *always present* nothing. Where a source is not above box geometry, its numbers do not show that it knows more
+  of presence than the place and size of the box tell; they do not show the opposite either.
 - Brackets are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Differences are
   paired. **p** is two-sided, from the bootstrap; **p, Holm** corrects for every p of this page. Arrows tell which way
   is better; an en dash stands for what is undefined.
@@ -262,8 +265,8 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 
 {{ winners }}
 
-Every system is read from its main source, fixed beforehand: the presence head where it has one, else the heatmap peak.
-Differences here are not tested. *Logistic on heatmap* reads five statistics of the same heatmap.
+Every system is read from its main source, which is chosen by a rule and not by its numbers: the presence head where it
+has one, else the heatmap peak. Differences here are not tested.
 
 {% if "winners" in tables %}
 {{ tables.winners }}
@@ -283,8 +286,7 @@ rules that is defined: [numbers.csv](numbers.csv).
 
 {% if "head" in tables %}
 A line is called better or worse where its interval leaves out 0 and its p, Holm, is below .05. F1 is at the threshold
-of highest F1 on the calibration split. Of the floors, box geometry is the strongest; the others stand in the tables
-above and below.
+of highest F1 on the calibration split. {{ floors }}
 
 {{ tables.head }}
 
@@ -312,7 +314,8 @@ Fewer than two policies leave both present and absent keypoints in val.
 
 {% if "truth" in tables %}
 Drawn people carry which keypoints are in the image in truth (`true`). The same scores, judged by each policy minus
-judged by the truth: above 0, the policy flatters. The threshold of F1 is chosen under each policy for itself.
+judged by the truth: above 0, the number under the policy is higher than it is in truth. The threshold of F1 is chosen
+under each policy for itself.
 
 {{ tables.truth }}
 
@@ -404,7 +407,11 @@ at most per person and kind. They are chosen for being extreme, so they do not s
 ## What this does not show
 
 {{ limits }} A policy that reads v = 0 as absent rewards guessing what annotators skip. Thresholds and calibrators were
-fitted on other persons and enter as given: intervals know nothing of their luck. The worst errors may be wrong labels.
+fitted on the calibration split and enter as given: intervals do not cover their chance.\
+{% if cases_policy != "true" %}
+ The worst errors may be wrong labels.\
+{% endif %}
+
 
 ## Provenance
 

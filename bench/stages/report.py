@@ -99,6 +99,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
         rule=markdown.escape(results[0].row.protocol.score_rule),
         tables={table.name: tables.to_markdown(table) for table in shown},
         pictures=pictures.names,
+        boxes_given=markdown.boxes_given(rows),
         picture_policy=pictures.policy,
         picture_meaning=POLICIES[pictures.policy].meaning,
         policy=results[0].row.protocol.policy,
@@ -237,8 +238,10 @@ As CSV: [differences.csv](differences.csv).
 
 COCO's AP never looks at the confidence of a keypoint, only at the one score of each person, by which persons are
 ranked. So whatever a model knows of presence reaches AP through the rule that makes this score; the tables elsewhere
-use {{ rule }}. On annotated boxes the detector's score is 1 for everybody: `box` then ranks persons by nothing but
-their order in the file.
+use {{ rule }}.
+{% if boxes_given %}
+Boxes here are annotated ones, which have the score 1: `box` then ranks persons by nothing but their order in the file.
+{% endif %}
 
 {{ note }}
 
@@ -334,7 +337,7 @@ What the published architectures cost, counted and as published: [architectures]
 {{ overview }}
 
 [Systems: tables, figures, pictures]({{ profile }}/systems/README.md) ·
-[Presence: who knows which keypoints are there]({{ profile }}/presence/README.md) ·
+[Presence: how well each source tells which keypoints are there]({{ profile }}/presence/README.md) ·
 [Errors: what is wrong with the poses]({{ profile }}/errors/README.md) ·
 [Pose scores: poses that can say "not there"]({{ profile }}/pose_scores/README.md) ·
 [Truncation: people cut away, left out or covered]({{ profile }}/truncation/README.md) ·

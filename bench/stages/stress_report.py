@@ -32,6 +32,7 @@ from bench.reporting.rows import ALWAYS_PRESENT, HEATMAP_PEAK, PRESENCE_HEAD, Ro
 from bench.reporting.stress import (
     ALL_SIDES,
     MODE_LABELS,
+    PADDING_LABELS,
     Grid,
     Point,
     System,
@@ -323,6 +324,8 @@ def write_page(folder: Path, plan: StressPlan, systems: Sequence[System], rows: 
         near=NEAR,
         threshold_rule=markdown.escape(rows[0].protocol.threshold_rule),
         modes=MODE_LABELS,
+        padding_names=grid.padding_names,
+        paddings=markdown.spell_choice(PADDING_LABELS[name] for name in grid.padding_names),
         has_head=bool(with_head(systems)),
         tables={table.name: tables.to_markdown(table) for table in shown},
         stress=declared(plan.stress),
@@ -369,39 +372,46 @@ PAGE = """\
 
 {{ facts }} Of these, **{{ num_persons }} persons in {{ num_images }} images**, drawn at random, are truncated here.
 
-Of photographs nobody knows which keypoints are absent: COCO's label 0 says "not labelled". Of a keypoint that was cut
-away on purpose it is certain. So every person is taken several times, with less and less of it kept, and each system,
-as it was trained, is asked again.
+COCO's label 0 says "not labelled", which is not "absent". A keypoint that was cut away on purpose is certainly absent.
+So every person is taken several times, with less and less of it kept, and each system, as it was trained, is asked
+again.
 
 {{ note }}
 
 ## How to read it
 
-There are three modes, which ask different things and are never mixed.
+The modes ask different things and are never mixed.
 
 - **{{ modes.cut }}**: the image ends at a line across the person, as at the border of a photograph. The box is what
   remains, the crop is made anew, and beyond the line there is padding.
 - **{{ modes.shift }}**: the image goes on, but the model's window, as large as for the same box, ends at that line.
-  No border is to be seen. The person stands at the window's edge then, where none stood in training without shifts.
+  No border is to be seen. The person then stands at the window's edge, which a training without random shifts never
+  shows.
 - **{{ modes.blackout }}**: patches hide keypoints, which are in the window still. They count as **present**: it asks
   whether a system takes hidden for absent. Absent are only those that the image never held.
 
 Kept is a fraction of the person's box along the axis of the cut, or of the keypoints where they are covered; 100 % is
 the person as it is, the same in all modes. Sides are pooled: the person is cut from each in turn.
 
-**Black padding can give absence away, a shifted window does not.** Beyond a cut all is black (or one colour, or a
-mirror image): a system may answer "absent" because it sees the edge, and not because it knows where the limb would be.
-In a window that was shifted no edge tells, only the person. The mean colour is 0 to a model that normalises pixels with
-ImageNet's mean; a mirrored image has no edge, but limbs that are not there. Padding is shown wherever the window leaves
-the photograph, so that it changes the other modes a little, and persons of whom all is kept, too.
+**The edge of a cut can give absence away; a shifted window has no such edge.** Beyond a cut there is padding
+({{ paddings }}): a system may answer "absent" because it sees the edge, and not because it knows where the limb would
+be. In a shifted window only the person, and its place in the window, can tell.
+{% if "mean" in padding_names %}
+The mean colour is 0 to a model that normalises pixels with ImageNet's mean.
+{% endif %}
+{% if "reflect" in padding_names %}
+A mirrored image has no edge, but limbs that are not there.
+{% endif %}
+Padding is shown wherever the window leaves the image, so it also changes the other modes, and persons of whom all is
+kept.
 
 - **AUROC** asks which keypoints are there without a threshold; 50 % is a coin. **F1** is at the threshold of the
   plain data ({{ threshold_rule }}), which knows nothing of truncation; *always present* says yes to everything, and
-  its F1 falls with the share that is there. An F1 below that line is worse than no answer.
+  its F1 falls with the share that is there. A system with an F1 below that line does worse than saying yes to all.
 - **Absent, called present**: keypoints per person that a system claims at that threshold, and that are not there.
 - **Similarity of what remains**: mean of the term of OKS, 100 % for the labelled place, of keypoints that are left and
   labelled, on the scale of the whole person.
-- **Heatmap peak** reads presence off the height of the heatmap's peak, which every system gives for free.
+- **Heatmap peak** reads presence off the height of the heatmap's peak, which needs no head.
 - Brackets and bars are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples of the images used; all sides
   of a person move together). They are not corrected for their number. Arrows tell which way is better; an en dash
   stands for a number that is undefined or that too few images define.
@@ -417,17 +427,18 @@ With the first padding of the list; for all paddings and fractions see below.
 
 ### Does the edge give it away?
 
-The same persons cut away and left out of the window, and paired differences. They hold two things: the edge that a cut
-shows, and the place of the person in the window, in the middle or at its edge. Similarity of what remains tells how far
-the place alone puts a system off: where it breaks down, AUROC in the shifted window says more of that than of presence.
-The next table leaves the window where it is and changes the edge alone.
+AUROC where persons are cut away and where they are left out of the window, and paired differences. Two things differ:
+the edge that a cut shows, and the place of the person in the window, in the middle or at its edge. Similarity of what
+remains tells what the place does to the poses: where it is much lower, a lower AUROC may come from that, too. The next
+table leaves the window where it is and changes the padding alone.
 
 {{ tables.given_away }}
 
 ### Paddings
 
-AUROC under each padding in the same windows, and paired differences from the first one declared. Of what is cut away:
-where an interval lies below 0, part of what the system knew with the first padding it had from its colour.
+AUROC under each padding in the same windows, and paired differences from the first one declared. Nothing but the
+padding changes: where an interval of what is cut away lies below 0, AUROC with the first padding rests in part on how
+that padding looks.
 
 {{ tables.paddings }}
 
@@ -453,8 +464,8 @@ As CSV: [presence.csv](presence.csv).
 ## Does calibration transfer?
 
 Expected calibration error of the presence head's probability: as it is, and **tempered**, with the one temperature that
-fits the plain calibration split best. Chance alone keeps it above 0. Where the tempered line rises to the right, what
-was calibrated on plain persons is not on truncated ones.
+fits the plain calibration split best. Chance alone keeps it above 0, the more so the fewer keypoints are left. Where
+the tempered line rises to the right by more than its bars, the temperature fits truncated persons worse.
 
 ![ECE](ece.png)
 
@@ -470,7 +481,7 @@ As CSV: [calibration.csv](calibration.csv).
 ## Where keypoints are put
 
 A heatmap has a peak somewhere, whether its keypoint is there or not. What is left should stay in its place
-(similarity); what is absent is put on something else. Near means a similarity of {{ near }} or more; **swapped** is on
+(similarity); what is absent has to be put somewhere. Near means a similarity of {{ near }} or more; **swapped** is on
 the mirror partner, as the left wrist on the right one, or on the same keypoint, or its mirror partner, of somebody else
 in the image.
 Distances are to the nearest keypoint of the person that is left, in roots of the person's area (median).
