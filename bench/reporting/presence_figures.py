@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from bench.data.coco import read_image
@@ -192,7 +193,7 @@ def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str],
     """Observed shares against probabilities: two lines of panels per policy (dots, counts), a panel per calibrator."""
     styles = system_styles([system.name for system in systems])
     with house_style():
-        figure, axes = _panels_with_counts(len(policies), list(CALIBRATORS), 2.6)
+        figure, axes = _panels_with_counts(systems, len(policies), len(CALIBRATORS), 2.6)
         for (line, counts), policy in zip(axes, policies, strict=True):
             for ax, below, calibrator in zip(line, counts, CALIBRATORS, strict=True):
                 ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="calibrated")
@@ -216,7 +217,7 @@ def draw_localisation(systems: Sequence[PresenceResult], title: str) -> Figure:
     styles = system_styles([system.name for system in systems])
     sources = [source for source in (PEAK, HEAD) if any(system.has_localisation(source) for system in systems)]
     with house_style():
-        figure, ((line, counts),) = _panels_with_counts(1, sources, 4.2)
+        figure, ((line, counts),) = _panels_with_counts(systems, 1, len(sources), 4.2)
         for ax, below, source in zip(line, counts, sources, strict=True):
             ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="as similar as confident")
             for system in systems:
@@ -231,21 +232,25 @@ def draw_localisation(systems: Sequence[PresenceResult], title: str) -> Figure:
 
 
 def _panels_with_counts(
-    num_lines: int, columns: Sequence[str], inches: float
+    systems: Sequence[PresenceResult], num_lines: int, num_columns: int, inches: float
 ) -> tuple[Figure, list[tuple[Sequence[Axes], Sequence[Axes]]]]:
-    """Square panels of shares, and below each a flat one of how many keypoints its bins hold."""
-    size = max(inches * len(columns) + 0.6, 7.0), 1.4 + 1.35 * inches * num_lines
+    """Panels of shares, and below each a flat one of how many keypoints its bins hold."""
+    size = max(inches * num_columns + 0.8, 7.0), 1.3 + (1.3 * inches + 0.9) * num_lines
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(2 * num_lines, len(columns), squeeze=False, height_ratios=[1.0, 0.28] * num_lines)
+    axes = figure.subplots(2 * num_lines, num_columns, squeeze=False, height_ratios=[1.0, 0.34] * num_lines)
+    most = max(frame["number"].max() for system in systems for frame in system.curves)
     for ax in axes.flat:
         ax.set(xlim=(-0.02, 1.02), xticks=np.linspace(0, 1, 6))
     for ax in axes[::2].flat:
-        ax.set(ylim=(-0.02, 1.02), box_aspect=1)
+        ax.set(ylim=(-0.02, 1.02), yticks=np.linspace(0, 1, 6))
+        ax.tick_params(labelbottom=False)
     for ax in axes[1::2].flat:
-        ax.set(yscale="log", ylim=(0.7, None), box_aspect=0.28)
-        ax.axhline(MIN_IN_BIN, color=GREY, linewidth=1.0, label=f"{MIN_IN_BIN} keypoints: bins below have no dot")
+        ax.set(yscale="log", ylim=(0.7, 2.0 * max(most, MIN_IN_BIN)))
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # no mathematics, as `house_style` parses none
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.axhline(MIN_IN_BIN, color="black", linewidth=0.8, label=f"{MIN_IN_BIN} keypoints: bins below have no dot")
     for ax in axes[1::2, 0]:
-        ax.set_ylabel("keypoints\nin bin (n)", fontsize="small")
+        ax.set_ylabel("in bin (n)")
     return figure, [(axes[i], axes[i + 1]) for i in range(0, 2 * num_lines, 2)]
 
 
