@@ -200,7 +200,7 @@ def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str],
                     source = system.main_source
                     _binned(ax, system, policy, source, f"reliability/{calibrator}", styles[system.name])
                 if len(ax.lines) == 1:
-                    ax.text(0.68, 0.1, "not available\nfor these sources", ha="center", color=GREY, transform=ax.transAxes)
+                    ax.text(0.68, 0.1, "not fitted to\nthese sources", ha="center", color=GREY, transform=ax.transAxes)
                 ax.set_title(f"{calibrator.replace('_', ' ')}\n{policy}", fontsize="medium")
                 ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
                 ax.set_box_aspect(1)
