@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.data.presence import POLICIES
 from bench.inference.scoring import SCORE_RULES
 from bench.reporting import markdown, tables
-from bench.reporting.figures import bars_note, draw_curves, draw_keypoints, draw_systems, save
+from bench.reporting.figures import ABOUT_CURVES, bars_note, draw_curves, draw_keypoints, draw_systems, save
 from bench.reporting.findings import findings
 from bench.reporting.pictures import PicturePlan, write_pictures
 from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family, load_results, resolution_note
@@ -98,6 +98,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
         first=markdown.escape(results[0].name),
         rule=markdown.escape(results[0].row.protocol.score_rule),
         tables={table.name: tables.to_markdown(table) for table in shown},
+        about_curves=ABOUT_CURVES,
         pictures=pictures.names,
         boxes_given=markdown.boxes_given(rows),
         picture_policy=pictures.policy,
@@ -314,6 +315,8 @@ system with the first column\
 ## Training
 
 ![Training curves on {{ people }}](curves.png)
+
+{{ about_curves }}
 
 ## Provenance
 
