@@ -112,8 +112,8 @@ def as_json(explored: Sequence[Explored], labels: Mapping[str, str], num_persons
 
 
 def pooled_metrics(levels: Levels, num_persons: int) -> dict[str, Floats]:
-    """`METRICS` (T,) of all keypoints pooled; NaN where undefined, precision also where fewer than `MIN_CALLED` keypoints
-    are called present."""
+    """`METRICS` (T,) of all keypoints pooled; NaN where undefined, precision also where fewer than `MIN_CALLED`
+    keypoints are called present."""
     tp, fp, fn = (count.sum(axis=0) for count in levels.at_thresholds().values())
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: undefined
         return {
