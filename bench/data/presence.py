@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.keypoints import KEYPOINT_NAMES
 from bench.errors import UserError
 
 Bools = NDArray[np.bool_]
@@ -103,6 +104,59 @@ POLICIES = {
 
 TRUE = "true"
 """The policy that no annotator's choice enters."""
+
+
+class EmptyClass(NamedTuple):
+    """Policies under which a set of persons has no keypoint of a class."""
+
+    policies: list[str]
+    lacking: str  # "present" or "absent"
+    keypoints: list[str]  # that lack it; empty: all of them do
+
+
+def empty_classes(labels: Labels) -> list[EmptyClass]:
+    """What no crop can change: classes (N, K) that are empty, of all keypoints or of some, policies alike together.
+
+    Policies that read the window are left out: what is absent under them depends on the crop.
+    """
+    policies: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, policy in POLICIES.items():
+        if policy.reads_window or (policy.needs_truth and labels.true_visibility is None):
+            continue
+        present, weight = policy.label(labels, labels.visibility > 0)
+        for lacking, members in (("present", present), ("absent", ~present)):
+            empty = ~(members & (weight > 0)).any(axis=0)
+            names = () if empty.all() else tuple(np.array(KEYPOINT_NAMES)[empty].tolist())
+            if empty.any():
+                policies.setdefault((lacking, names), []).append(name)
+    return [EmptyClass(under, lacking, list(names)) for (lacking, names), under in policies.items()]
+
+
+CONSEQUENCES = {
+    "train": (
+        "neither a presence head nor the box baseline can learn there to tell present from absent",
+        "neither a presence head nor the box baseline can learn there when these are absent or present",
+    ),
+    "calibration": (
+        "no calibrator and no regression can be fitted there, and no threshold chosen that tells present from absent",
+        "these have no threshold of their own that tells present from absent",
+    ),
+    "val": (
+        "presence cannot be measured there; pages show an en dash",
+        "presence cannot be measured for these; pages show an en dash, and means over keypoints leave them out",
+    ),
+}
+"""Of an empty class of all keypoints and of some, by the split that has it."""
+
+
+def empty_class_lines(split: str, labels: Labels) -> list[str]:
+    """A line in words for each of `empty_classes` of a split."""
+    lines = []
+    for policies, lacking, keypoints in empty_classes(labels):
+        under = f"{'policy' if len(policies) == 1 else 'policies'} {', '.join(policies)}"
+        of = f" of {', '.join(name.replace('_', ' ') for name in keypoints)}" if keypoints else " keypoint"
+        lines.append(f"{split}: no {lacking}{of} under {under}: {CONSEQUENCES[split][bool(keypoints)]}")
+    return lines
 
 
 def _all_count(present: Bools) -> PresenceLabel:

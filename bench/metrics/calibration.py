@@ -134,12 +134,10 @@ def reliability(
     """Of all keypoints given, (N, K): presence or similarity is the target. Take one column of them for one keypoint.
 
     Raises:
-        UserError: as `calibration_metrics`, or no keypoint counts.
+        UserError: as `calibration_metrics`.
     """
     _check(probability, target, weight, image, ("probability", "target"))
     pool = _pool(probability, target, weight, image)
-    if len(pool.probability) == 0:
-        raise UserError("reliability: found no keypoint of weight 1, wanted at least 1")
     edges = EDGES[binning](pool.probability)
     terms = (np.ones_like(pool.target), pool.probability, pool.target)
     number, sum_p, sum_y = _resampled_sums(terms, _bin(pool.probability, edges), pool.image, resampling.counts)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.data.coco import CocoDict, Person, persons_of
 from bench.data.geometry import Floats
 from bench.data.keypoints import FLIP_PAIRS, KEYPOINT_NAMES, NUM_KEYPOINTS
+from bench.data.presence import Labels, empty_class_lines
 from bench.reporting.figures import PALETTE, house_style
 from bench.reporting.tables import Cell, Column, Table
 
@@ -36,6 +37,11 @@ class SplitData(NamedTuple):
     @property
     def labelled(self) -> NDArray[np.bool_]:
         return self.visibility > 0
+
+    @property
+    def empty_classes(self) -> list[str]:
+        """In words; see `bench.data.presence.empty_classes`."""
+        return empty_class_lines(self.name, Labels(self.visibility, self.true_visibility, self.at_border))
 
 
 def split_data(name: str, manifest: CocoDict) -> SplitData:

@@ -3,6 +3,7 @@
 Letters: N persons, K keypoints, T thresholds, L levels between them (T + 1).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -84,9 +85,10 @@ def explore(calibration: Split, val: Split, source: str) -> Levels | None:
     calibration split has no present keypoint to choose a threshold by."""
     scores = [score_of(split, source) for split in (calibration, val)]
     labels = [Labelled(split.present, split.present_weight, split.image_ids) for split in (calibration, val)]
-    if scores[0] is None or scores[1] is None or not (labels[0].present & (labels[0].weight > 0)).any():
+    if scores[0] is None or scores[1] is None:
         return None
-    return levels_of(scores[1], labels[1], choose_threshold(scores[0], labels[0]))
+    chosen = choose_threshold(scores[0], labels[0])
+    return None if math.isnan(chosen) else levels_of(scores[1], labels[1], chosen)
 
 
 def as_json(explored: Sequence[Explored], labels: Mapping[str, str], num_persons: int) -> dict[str, Any]:

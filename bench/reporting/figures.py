@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bench.data.keypoints import KEYPOINT_NAMES
@@ -74,9 +75,16 @@ def house_style() -> Iterator[None]:
 
 
 def save(figure: Figure, file: Path | BinaryIO, dpi: int = DPI) -> None:
-    """A PNG without a date or a version in it."""
+    """A PNG without a date or a version in it; a panel of undefined numbers alone says so."""
+    for ax in figure.axes:
+        if ax.lines and not (ax.images or ax.patches or any(map(_has_a_point, ax.lines))):
+            ax.text(0.5, 0.5, "undefined here", ha="center", va="center", color=GREY, transform=ax.transAxes)
     with house_style():  # some settings are read only when a figure is drawn
         figure.savefig(file, dpi=dpi, metadata={"Software": None})
+
+
+def _has_a_point(line: Line2D) -> bool:
+    return bool(np.isfinite(np.asarray(line.get_xydata(), dtype=np.float64)).all(axis=1).any())
 
 
 def system_styles(names: Sequence[str]) -> dict[str, tuple[Any, str]]:

@@ -168,8 +168,8 @@ def notes(rows: Sequence[Row]) -> str:
 
 
 def empty_class_note(rows: Sequence[Row]) -> str:
-    """Why numbers of presence are undefined: under the rows' policy there are no present, or no absent, keypoints. Empty
-    where there are both."""
+    """Why numbers of presence are undefined: the rows' policy leaves no present, or no absent, keypoints. Empty where
+    it leaves both."""
     found = dict.fromkeys(sentence for row in rows for sentence in _empty_classes(row))
     return f"> {' '.join(found)} An en dash ({UNDEFINED}) stands for what is undefined." if found else ""
 
@@ -177,9 +177,13 @@ def empty_class_note(rows: Sequence[Row]) -> str:
 def _empty_classes(row: Row) -> Iterator[str]:
     """A sentence for each class that is empty."""
     data, policy = row.data, escape(row.protocol.policy)
+    lacking = lacking_class(data.num_present, data.num_absent)
     one_sided = [name for name, share in zip(KEYPOINT_NAMES, data.prevalence, strict=True) if share in (0, 1)]
-    if not (data.num_present and data.num_absent):
-        yield empty_class("val", policy, data.num_present, data.num_absent)
+    if lacking:
+        yield (
+            f"**val has {lacking} under policy {policy}**, so nothing there tells present from absent keypoints, and "
+            "AUROC and all else that needs both is undefined."
+        )
     elif one_sided:
         names = ", ".join(name.replace("_", " ") for name in one_sided)
         yield (
@@ -188,18 +192,15 @@ def _empty_classes(row: Row) -> Iterator[str]:
         )
     if None in row.thresholds.values():
         yield (
-            f"**calibration has no present keypoint under policy {policy}**, so no threshold could be chosen there, and "
-            "what needs one is undefined."
+            f"**calibration has no present keypoint under policy {policy}**, so no threshold could be chosen there, "
+            "and what needs one is undefined."
         )
 
 
-def empty_class(split: str, policy: str, num_present: int, num_absent: int) -> str:
-    """Why presence cannot be measured on a split that lacks a class."""
-    lacking = " and no ".join(name for name, num in (("present", num_present), ("absent", num_absent)) if not num)
-    return (
-        f"**{split} has no {lacking} keypoint under policy {policy}**, so nothing there tells present from absent "
-        "keypoints, and AUROC and all else that needs both is undefined."
-    )
+def lacking_class(num_present: int, num_absent: int) -> str:
+    """In words which class of keypoints is empty; empty where none is."""
+    lacking = [f"no {name}" for name, number in (("present", num_present), ("absent", num_absent)) if not number]
+    return f"{' and '.join(lacking)} keypoint" if lacking else ""
 
 
 def provenance(rows: Sequence[Row]) -> str:

@@ -9,12 +9,14 @@ from bench.reporting.figures import house_style, shared_legend, system_styles
 from bench.reporting.markdown import escape
 from bench.reporting.pose_results import EMIT_ALL, PLAIN_AP, SCORES, Answers, PoseResult, key, policies_of
 from bench.reporting.results import Comparison
-from bench.reporting.rows import PRESENCE_HEAD, SOURCES
+from bench.reporting.rows import PRESENCE_HEAD, SOURCES, Source
 from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, comparison_table, percent, verdict
 
+NOTHING = "No policy leaves present and absent keypoints in calibration and in val, so there is nothing to compare."
 
-def scores_table(systems: Sequence[PoseResult], people: str) -> Table:
-    """Every score of every system, policy and source."""
+
+def scores_table(systems: Sequence[PoseResult], headline: str, people: str) -> Table:
+    """Every score of every system, policy and source; under the headline policy also where there are none."""
     columns = [
         SYSTEM,
         Column("policy", "policy"),
@@ -36,9 +38,15 @@ def scores_table(systems: Sequence[PoseResult], people: str) -> Table:
             "seeds": system.num_seeds,
         }
         for system in systems
-        for policy, source in system.lines
+        for policy, source in _lines(system, headline)
     ]
     return Table("pose_scores", f"Poses that can say that a keypoint is not there, on {people}", columns, records)
+
+
+def _lines(system: PoseResult, headline: str) -> list[tuple[str, Source]]:
+    if any(policy == headline for policy, _ in system.lines):
+        return system.lines
+    return [(headline, system.main_source), *system.lines]
 
 
 def comparisons_table(answers: Answers, people: str, note: str) -> Table:
@@ -48,6 +56,8 @@ def comparisons_table(answers: Answers, people: str, note: str) -> Table:
 
 def head_sentences(answers: Answers) -> str:
     """Whether heads help, as a list: one line per system and policy."""
+    if not answers.comparisons:
+        return NOTHING
     if not answers.heads:
         return "**No system here has a presence head**, so there is nothing to compare."
     groups: dict[tuple[str, str], list[Comparison]] = {}
@@ -61,6 +71,8 @@ def head_sentences(answers: Answers) -> str:
 
 def gate_sentences(answers: Answers) -> str:
     """Whether suppressing helps, as a list: one line per system, policy and source."""
+    if not answers.gates:
+        return NOTHING
     return "\n".join(
         f"- {escape(system)}, policy `{policy}`, by the {SOURCES[source]}: {_verdicts([made])}."
         for system, policy, source, made in answers.gates

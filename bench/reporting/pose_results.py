@@ -76,8 +76,15 @@ class PoseResult(NamedTuple):
         """Every policy and source of which there are numbers."""
         return [(p, s) for p in POLICIES for s in SOURCES if key(p, s, GATED) in self.result.keys]
 
+    @property
+    def main_source(self) -> Source:
+        """The presence head where there is one, else the heatmap peak."""
+        return PRESENCE_HEAD if PRESENCE_HEAD in self.result.row.thresholds else HEATMAP_PEAK
+
     def number(self, name: str) -> Summary:
-        """All training seeds together; undefined (None) as soon as it is so for one."""
+        """All training seeds together; undefined (None) as soon as it is so for one, or where nothing was measured."""
+        if name not in self.result.keys:
+            return Summary(None, None, None, None, self.num_seeds)
         return self.result.pooled(name)
 
     def curve(self, policy: str, source: Source) -> tuple[Floats, list[Summary]]:
@@ -91,7 +98,7 @@ def load_pose_scores(runs_dir: Path, rows: Sequence[Row]) -> list[PoseResult]:
     """The systems of the rows, in their order.
 
     Raises:
-        UserError: a file is missing or broken, seeds differ in their numbers, or nothing is known to be absent.
+        UserError: a file is missing or broken, or seeds differ in their numbers.
     """
     check_same_images(rows)
     return [_load_system(runs_dir, name, trainings(group)) for name, group in by_experiment(rows).items()]
@@ -101,10 +108,7 @@ def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PoseResult:
     files = [run_file(runs_dir, "pose_scores", name, row.seed) for row in rows]
     keys = _columns(files[0], f"pose_scores@{name}-{rows[0].seed}")
     tables = [read_replicates(file, row, keys, "pose_scores") for file, row in zip(files, rows, strict=True)]
-    system = PoseResult(Result(name, rows, keys, np.stack(tables), [], "pose_scores"))
-    if not system.lines:
-        raise UserError(f"{files[0]}: found no policy with present and absent keypoints, wanted one or more")
-    return system
+    return PoseResult(Result(name, rows, keys, np.stack(tables), [], "pose_scores"))
 
 
 def _columns(file: Path, stage: str) -> list[str]:
@@ -143,6 +147,8 @@ class Answers(NamedTuple):
 def answer(systems: Sequence[PoseResult], num_permutations: int, seed: int) -> Answers:
     """Compare heads with peaks, and gates with none."""
     heads, gates = list(_head_contrasts(systems)), list(_gate_contrasts(systems))
+    if not gates:  # every head has its gate
+        return Answers([], [])
     made = compare_family([contrast for *_, contrast in (*heads, *gates)], num_permutations, seed)
     asked = [
         Question(system, policy, source, comparison)

@@ -201,7 +201,7 @@ def draw_reliability(systems: Sequence[PresenceResult], policies: Sequence[str],
                     curve = f"reliability/{calibrator}"
                     _binned((ax, below), system, policy, system.main_source, curve, styles[system.name])
                 if len(ax.lines) == 1:
-                    words = "not available\nfor these sources"
+                    words = "not fitted to\nthese sources"
                     ax.text(0.68, 0.1, words, ha="center", color=GREY, transform=ax.transAxes)
                 ax.set_title(f"{calibrator.replace('_', ' ')}\n{policy}", fontsize="medium")
             line[0].set_ylabel("observed share present")

@@ -11,7 +11,7 @@ from bench.data.presence import POLICIES, TRUE
 from bench.metrics.calibrators import CALIBRATORS
 from bench.metrics.presence import AT_THRESHOLD, MACRO, POOLED, RANKING
 from bench.metrics.presence_study import LOCALISATION, LOCALISED, RANKED, THRESHOLD_RULES
-from bench.reporting.markdown import escape
+from bench.reporting.markdown import escape, lacking_class
 from bench.reporting.presence_results import (
     ALWAYS,
     BIASED,
@@ -98,15 +98,14 @@ def policies_table(counts: Sequence[LabelCount], scored: Sequence[str], people: 
     return Table("policies", f"Label policies and the keypoints of {people}", columns, records)
 
 
-def unfitted_sentence(counts: Sequence[LabelCount], policy: str) -> str:
+def unfitted_note(counts: Sequence[LabelCount], policy: str) -> str:
     """What the calibration split does not allow under a policy; empty where it has both classes."""
-    found = next(count for count in counts if count.policy == policy)
-    if found.num_present and found.num_absent:
+    num_present, num_absent = next(count[1:3] for count in counts if count.policy == policy)
+    lacking = lacking_class(num_present, num_absent)
+    if not lacking:
         return ""
-    lacking = " and no ".join(n for n, num in (("present", found.num_present), ("absent", found.num_absent)) if not num)
-    said = f"> **calibration has no {lacking} keypoint under policy {policy}**, so no calibrator and no logistic regression "
-    said += "is fitted there"
-    return f"{said}, and the threshold of highest F1 calls everything present." if found.num_present else f"{said}."
+    said = f"> **calibration has {lacking} under policy {policy}**, so no calibrator and no regression is fitted there"
+    return f"{said}, and the threshold of highest F1 calls everything present." if num_present else f"{said}."
 
 
 def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:

@@ -43,6 +43,7 @@ def main(profile: str) -> None:
         is_drawn=is_drawn,
         lost=pages.lost_labels(splits) if is_drawn else "",
         border=f"{BORDER:g}",
+        empty_classes=[markdown.escape(line) for split in splits for line in split.empty_classes],
         tables={table.name: tables.to_markdown(table) for table in shown},
         hashes={name: sha256_of([file]) for name, file in files.items()},
     )
@@ -77,6 +78,17 @@ which is not to say that it is absent.
 </details>
 
 As CSV: [visibility.csv](visibility.csv).
+
+{% if empty_classes %}
+What needs present and absent keypoints is undefined where a label policy leaves one of them empty. Policies that read
+the crop are not among these:
+
+{% for line in empty_classes %}
+- {{ line }}
+{% endfor %}
+{% else %}
+Every label policy that does not read the crop has present and absent ones of every keypoint in every split.
+{% endif %}
 
 ## People cut by the border
 

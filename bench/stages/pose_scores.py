@@ -74,7 +74,7 @@ def main(profile: str, run: str, seed: int) -> None:
     values = {PLAIN_AP: ap_by([gated_oks(scene.people, scene.detections, nothing, everything)], scene)[:, 0]}
     for policy in policies_of(files.predictions, params.presence_policy):
         calibration, val = (read_split(files.predictions, name, policy) for name in (CALIBRATION, VAL))
-        if not (knows_both(calibration) and knows_both(val)):
+        if not (labels_of(calibration).has_both_classes and labels_of(val).has_both_classes):
             continue
         absent = known_absent(val, scene.people)
         for source, speaker in speakers(calibration, val, params):
@@ -114,9 +114,9 @@ def policies_of(predictions: Path, headline: str) -> list[str]:
     return [policy for policy in dict.fromkeys((headline, KNOWN, TRUE)) if f"present_{policy}" in carried]
 
 
-def knows_both(split: Split) -> bool:
-    """Whether keypoints of either class count."""
-    return len(np.unique(split.present[split.present_weight > 0])) == 2
+def labels_of(split: Split) -> Labelled:
+    image = np.unique(split.image_ids, return_inverse=True)[1]
+    return Labelled(split.present, split.present_weight, image)
 
 
 def speakers(calibration: Split, val: Split, params: EvaluateParams) -> Iterator[tuple[Source, Speaker]]:
@@ -137,8 +137,7 @@ def threshold_of(presence: Floats, calibration: Split, params: EvaluateParams) -
     """Of probabilities (N, K) of the calibration split."""
     if params.threshold != "max_f1":
         return params.threshold
-    image = np.unique(calibration.image_ids, return_inverse=True)[1]
-    return choose_threshold(presence, Labelled(calibration.present, calibration.present_weight, image))
+    return choose_threshold(presence, labels_of(calibration))
 
 
 def scores_of(scene: Scene, absent: Bools, speaker: Speaker) -> Values:

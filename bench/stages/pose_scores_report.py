@@ -47,19 +47,23 @@ def write_page(folder: Path, plan: PoseScoresPlan, rows: Sequence[Row], systems:
     num_resamples = systems[0].result.replicates.shape[1] - 1
     answers = answer(systems, plan.resampling.num, plan.resampling.seed)
     note = resolution_note(answers.comparisons, num_resamples)
-    shown = [pages.scores_table(systems, people), pages.comparisons_table(answers, people, note)]
+    shown = [pages.scores_table(systems, plan.policy, people), pages.comparisons_table(answers, people, note)]
+    shown = [table for table in shown if table.records]
     for table in shown:
         tables.write_csv(table, folder)
     num_seeds = max(system.num_seeds for system in systems)
     bars = f"95 % intervals over images{f' and {num_seeds} training seeds' if num_seeds > 1 else ''}"
-    save(pages.draw_gated(systems, f"Gated AP on {people}, bands: {bars}"), folder / "gated_ap.png")
+    measured = policies_of(systems)
+    if measured:
+        save(pages.draw_gated(systems, f"Gated AP on {people}, bands: {bars}"), folder / "gated_ap.png")
     page = markdown.render(
         PAGE,
         profile=plan.profile,
         people=people,
         facts=markdown.one_line(rows),
         note=markdown.notes(rows),
-        policies={policy: POLICIES[policy].meaning for policy in policies_of(systems)},
+        policies={policy: POLICIES[policy].meaning for policy in dict.fromkeys((*measured, plan.policy))},
+        measured=measured,
         headline=plan.policy,
         bars=bars,
         num_resamples=num_resamples,
@@ -131,10 +135,17 @@ it is known whose pose each one is. People who are left out of the split have no
 
 As CSV: [pose_scores.csv](pose_scores.csv).
 
+{% if headline not in measured %}
+**Policy `{{ headline }}` has no scores**: it does not leave both present and absent keypoints in calibration
+and in val.
+{% endif %}
+
+{% if measured %}
 ![Gated AP against the threshold of presence](gated_ap.png)
 
 At threshold 0 everything is emitted. Solid: read from the presence head; dashed: from the heatmap peak. Where a line is
 higher than at its left end, gated AP is higher with suppression than without.
+{% endif %}
 
 ## Does a presence head help the pose score?
 
@@ -144,11 +155,13 @@ higher than at its left end, gated AP is higher with suppression than without.
 
 {{ gates }}
 
+{% if "differences" in tables %}
 A line is called better or worse where its interval leaves out 0 and its p, Holm, is below .05.
 
 {{ tables.differences }}
 
 As CSV: [differences.csv](differences.csv).
+{% endif %}
 
 ## What this does not show
 

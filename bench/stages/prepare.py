@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import cast
 
 from bench.config import DataParams, DrawnPeople
-from bench.data.coco import CocoDict
+from bench.data.coco import CocoDict, persons_of
 from bench.data.detections import DetectedBoxes, as_entries, read_detections
+from bench.data.presence import empty_class_lines
 from bench.data.subset import build_manifests
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
+from bench.data.windows import labels_of
 from bench.stages.command import run_command
 from bench.stages.files import (
     NO_DETECTIONS,
@@ -45,6 +47,8 @@ def write_manifests(profile: str, params: DataParams) -> None:
         write_json(manifest_file(profile, name), manifest)
         skipped = f", skipped {len(info['skipped'])}" if info["skipped"] else ""
         print(f"{name}: {info['num_persons']} persons in {info['num_images']} images{skipped}")
+        for line in empty_class_lines(name, labels_of(persons_of(manifest))):
+            print(line)
     write_json(detections_file(profile), NO_DETECTIONS if boxes is None else as_entries(boxes))
     if boxes is not None:
         print(f"val: {len(boxes.score)} detected boxes")

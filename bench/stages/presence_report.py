@@ -128,7 +128,7 @@ def write_page(folder: Path, page: Page) -> None:
     numbers.to_csv(folder / "numbers.csv", index=False, lineterminator="\n", float_format="%.5g")
     write_figures(folder, page)
     answer = pages.head_answer(comparisons)
-    unfitted = pages.unfitted_sentence(label_counts(first.predictions, CALIBRATION), plan.policy)
+    unfitted = pages.unfitted_note(label_counts(first.predictions, CALIBRATION), plan.policy)
     write_text(folder / "findings.md", findings(page, answer))
     write_text(folder / "README.md", render(page, shown, answer, unfitted, write_cases(folder, page)))
 
@@ -343,8 +343,10 @@ As CSV: [ranking.csv](ranking.csv).
 ![ROC and precision-recall curves, policy {{ shown }}](curves_{{ shown }}.png)
 
 {% endfor %}
+{% if curves %}
 Solid: the main source; dashed: the heatmap peak of a system with a head. One line per training seed; floors are those
 of {{ first }}. Precision is drawn in steps, one for each level of a score, so that the area under a line is its AP.
+{% endif %}
 
 ## Do probabilities mean what they say?
 

@@ -35,6 +35,10 @@ MENU = {
     "cards": "Model cards",
 }
 THRESHOLDS = "thresholds.png"
+NO_EXPLORER = Markup(
+    "<p>There is no slider for the threshold: the calibration split has no present keypoint under policy {} to choose "
+    "one by.</p>"
+)
 
 
 class SitePlan(BaseModel):
@@ -102,10 +106,7 @@ def explorer(plan: SitePlan, folder: Path) -> Markup:
     explored, num_persons = explore_systems(plan)
     policies = [policy for policy in POLICIES if all(policy in entry.policies for entry in explored)]
     if plan.policy not in policies:
-        raise UserError(
-            f"{Path('runs', plan.profile, 'predictions')}: calibration: found no present keypoint under policy "
-            f"{plan.policy!r}, wanted one to choose a threshold by: raise data.num_persons.calibration in params.yaml"
-        )
+        return NO_EXPLORER.format(plan.policy)
     folder.mkdir(parents=True, exist_ok=True)
     title = f"Presence at every threshold, policy {plan.policy}, val split, training seed {plan.seeds[0]}"
     save(draw_thresholds(explored, plan.systems, plan.policy, num_persons, title), folder / THRESHOLDS)

@@ -204,6 +204,13 @@ def test_boxes_of_whom_nothing_counts_are_not_read() -> None:
     np.testing.assert_array_equal(found, fit_box_geometry(toy.features, toy.present, weight, 0)(toy.features))
 
 
+def test_where_nothing_counts_a_regression_is_refused_and_boxes_say_one_half() -> None:
+    present, weight = np.ones((6, 4), dtype=bool), np.zeros((6, 4))
+    with pytest.raises(UserError, match="fit_logistic: found no keypoint of weight 1, wanted at least 1"):
+        fit_logistic(np.ones((6, 4, 3)), present, weight)
+    np.testing.assert_array_equal(fit_box_geometry(np.ones((6, 8)), present, weight, 0)(np.ones((2, 8))), 0.5)
+
+
 def test_keypoints_of_one_class_get_their_prevalence() -> None:
     toy = make_cut(100)
     present, weight = toy.present.copy(), toy.weight.copy()
@@ -261,7 +268,6 @@ def test_boxes_of_real_people_say_more_than_prevalence() -> None:
     [
         ({"present": np.ones((5, 4), bool)}, r"found present \(5, 4\), weight \(6, 4\), wanted one shape \(N, K\)"),
         ({"weight": np.full((6, 4), 0.5)}, "found weight 0.5 at person 0, keypoint 0, wanted 0 or 1"),
-        ({"weight": np.zeros((6, 4))}, "found no keypoint of weight 1, wanted at least 1"),
     ],
 )
 def test_wrong_labels_are_refused(change: dict, message: str) -> None:

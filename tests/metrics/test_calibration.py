@@ -422,8 +422,13 @@ def test_user_errors() -> None:
         toy._replace(target=toy.target[:, :4]).metrics()
     with pytest.raises(UserError, match=r"found image of shape \(3,\), wanted \(4,\)"):
         toy._replace(image=toy.image[:3]).metrics()
-    with pytest.raises(UserError, match="found no keypoint of weight 1"):
-        toy._replace(weight=np.zeros((4, 5))).diagram()
+
+
+def test_a_diagram_of_nothing_is_empty() -> None:
+    toy = make_toy(0, 4)
+    found = toy._replace(weight=np.zeros(toy.weight.shape)).diagram()
+    assert found.number.sum() == 0
+    assert np.isnan(found.observed).all()
 
 
 def test_a_thousand_resamples_of_coco_val_are_soon_done() -> None:

@@ -265,10 +265,11 @@ class TestEvery:
 
     def test_user_errors(self, name: str) -> None:
         toy = make_toy(0, 5)
-        with pytest.raises(UserError, match="found no keypoint of weight 1, wanted at least 1"):
-            toy._replace(weight=np.zeros((5, 4))).fit(name)
-        with pytest.raises(UserError, match="found no keypoint of weight 1, wanted at least 1"):
-            Toy(*(array[:0] for array in toy)).fit(name)
+        if name != "none":  # which fits nothing
+            with pytest.raises(UserError, match="found no keypoint of weight 1, wanted at least 1"):
+                toy._replace(weight=np.zeros((5, 4))).fit(name)
+            with pytest.raises(UserError, match="found no keypoint of weight 1, wanted at least 1"):
+                Toy(*(array[:0] for array in toy)).fit(name)
         with pytest.raises(UserError, match=r"present \(4, 4\), weight \(5, 4\), wanted one shape \(N, K\)"):
             toy._replace(present=toy.present[1:]).fit(name)
         with pytest.raises(UserError, match=r"found weight 2.0 at person 0, keypoint 0, wanted 0 or 1"):

@@ -1,5 +1,6 @@
 import math
 import time
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -305,9 +306,45 @@ def test_shapes_must_agree() -> None:
         toy._replace(image=toy.image[:4]).metrics()
 
 
-def test_threshold_needs_a_present_keypoint() -> None:
-    with pytest.raises(UserError, match="found no present keypoint"):
-        choose_threshold(np.ones((2, 2)), Labelled(np.eye(2, dtype=bool), 1 - np.eye(2), np.arange(2)))
+def one_class(*, present: bool) -> Labelled:
+    """Of four keypoints that count and one, of the other class, that does not."""
+    labels, weight = np.full((5, 1), present), np.ones((5, 1))
+    labels[4], weight[4] = not present, 0
+    return Labelled(labels, weight, np.arange(5))
+
+
+SCORES = np.array([[0.9], [0.7], [0.5], [0.3], [0.1]])
+
+
+def test_without_a_present_keypoint_there_is_no_threshold() -> None:
+    labels = one_class(present=False)
+    assert np.isnan(choose_threshold(SCORES, labels))
+    assert np.isnan(choose_thresholds(SCORES, labels)).all()
+    assert not labels.has_both_classes
+
+
+def test_without_an_absent_keypoint_the_threshold_calls_all_present() -> None:
+    labels = one_class(present=True)
+    assert choose_threshold(SCORES, labels) == 0.3  # the .1 does not count
+    assert not labels.has_both_classes
+    assert labels._replace(weight=np.ones((5, 1))).has_both_classes
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_one_class_leaves_undefined_what_needs_both(present: bool) -> None:
+    labels, counts = one_class(present=present), np.ones((1, 5), dtype=int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        views = metrics_at(SCORES, labels, 0.4, counts) | ranking(SCORES, labels, counts)
+    defined = {name for name, values in views.items() if not np.isnan(values).any()}
+    of_present = {"recall", "F1"} if present else set()
+    assert defined == {"precision", "hallucinated", "missed"} | of_present
+
+
+def test_at_no_threshold_there_is_no_number() -> None:
+    labels = one_class(present=True)._replace(weight=np.ones((5, 1)))
+    for values in metrics_at(SCORES, labels, np.nan, np.ones((2, 5), dtype=int)).values():
+        assert np.isnan(values).all()
 
 
 def test_no_people_are_refused() -> None:

@@ -55,13 +55,15 @@ def test_the_index_says_how_presence_is_read(project: Path) -> None:
 def test_peaks_that_say_nothing_have_a_card_without_a_probability(project: Path) -> None:
     file = project / "runs/demo/cards/hrnet-1.json"
     before = file.read_text()
-    file.write_text(json.dumps(json.loads(before) | {"presence": None}))
+    file.write_text(
+        json.dumps(json.loads(before) | {"presence": None, "nothing_to_read": "peaks are low: nothing to read"})
+    )
     main("demo")
     file.write_text(before)
     index = (project / "reports/demo/cards/README.md").read_text()
     page = (project / "reports/demo/cards/hrnet-1/README.md").read_text()
-    assert "none, its peaks say nothing" in index
-    assert "no probability can be read" in page
+    assert "none: peaks are low: nothing to read" in index
+    assert "no probability can be read from it, as peaks are low: nothing to read." in page
     assert "present where its peak is at least 0.2100 (max F1 on calibration)" in page
     assert "`bench.export_hub` refuses" in page
     for word in ("sigmoid", "Probabilities hold", "build_model"):
