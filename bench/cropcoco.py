@@ -171,7 +171,7 @@ def threshold_sentence(statements: Mapping[Source, Statement], row: Row) -> str:
     """Where the thresholds come from, and what they are."""
     how = f"{row.protocol.threshold_rule}, policy {row.protocol.policy}"
     values = ", ".join(f"{SOURCES[source]} {statement.threshold:.4g}" for source, statement in statements.items())
-    return f"Thresholds for F1 and hallucinated, {how}, none chosen on these people: {values}."
+    return f"Thresholds for F1 and hallucinated are the run's own, {how}: {values}."
 
 
 def stamp(files: RunFiles, trained: TrainedRun, annotations: Path, cropcoco: CropCoco) -> str:

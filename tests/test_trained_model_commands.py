@@ -265,7 +265,7 @@ def test_the_numbers_of_a_card_are_those_of_the_row(files: RunFiles, call: Run, 
     for part in (
         "drawn people, not on photographs",
         "8 drawn people to train on",
-        "6 others to choose",
+        "6 of the calibration split to choose",
         "v > 0 present",
     ):
         assert part in card.text

@@ -232,7 +232,7 @@ def draw_curves(systems: Sequence[System], mode: str, title: str) -> Figure:
         for ax, system in zip(axes[0], systems, strict=True):
             ax.set_title(system.name)
         for ax in axes[-1]:
-            ax.set_xlabel("spoiled (%)" if mode == DELETION else "shown (%)")
+            ax.set_xlabel("blurred (%)" if mode == DELETION else "shown (%)")
         figure.suptitle(title)
         shared_legend(figure, ncols=3)
         return figure

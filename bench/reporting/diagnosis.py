@@ -28,7 +28,7 @@ COST_LABELS = {
 }
 FACTOR_LABELS = {
     "occlusion": "share of labelled keypoints that are occluded",
-    "num_labelled": "labelled keypoints",
+    "num_labelled": "number of labelled keypoints",
     "size": "size (root of the area, pixels)",
     "crowding": "number of overlapping people",
     "truncation": "cut by the image border",
@@ -161,7 +161,7 @@ def draw_strata(systems: Sequence[Diagnosis], title: str) -> Figure:
     for factor in FACTORS:
         found = {level: number for name, level, number in levels_with_people(systems[0]) if name == factor}
         levels = list(found)
-        panels[f"AP (%) by {FACTOR_LABELS[factor]}"] = (
+        panels[f"AP (%): {FACTOR_LABELS[factor]}"] = (
             [f"{level}\nn = {number}" for level, number in found.items()],
             [
                 Series(
@@ -187,7 +187,7 @@ def draw_kinds(systems: Sequence[Diagnosis], title: str) -> Figure:
                 shares = np.array([system.numbers[share(kind, k)].value or 0.0 for k in KEYPOINT_NAMES]) * 100
                 ax.barh(places, shares, left=left, color=colour, label=kind, height=0.75, linewidth=0)
                 left += shares
-            ax.set(title=system.name, xlabel="% of labelled keypoints")
+            ax.set(title=system.name, xlabel="% of labelled keypoints\nof people who were found")
             ax.grid(visible=False, axis="y")
         axes[0].set_yticks(places, [name.replace("_", " ") for name in KEYPOINT_NAMES])
         axes[0].invert_yaxis()

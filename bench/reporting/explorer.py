@@ -27,6 +27,8 @@ METRICS = {
     "hallucinated": "hallucinated per person",
     "missed": "missed per person",
 }
+MIN_CALLED = 30
+"""Keypoints called present behind a precision that is drawn: of fewer it jumps to 0 or 1 by chance."""
 SHARES = ("precision", "recall", "F1")
 Counts = NDArray[np.int64]
 
@@ -112,11 +114,12 @@ def as_json(explored: Sequence[Explored], labels: Mapping[str, str], num_persons
 
 
 def pooled_metrics(levels: Levels, num_persons: int) -> dict[str, Floats]:
-    """`METRICS` (T,) of all keypoints pooled; NaN where undefined."""
+    """`METRICS` (T,) of all keypoints pooled; NaN where undefined, precision also where fewer than `MIN_CALLED`
+    keypoints are called present."""
     tp, fp, fn = (count.sum(axis=0) for count in levels.at_thresholds().values())
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: undefined
         return {
-            "precision": tp / (tp + fp),
+            "precision": np.where(tp + fp >= MIN_CALLED, tp / (tp + fp), np.nan),
             "recall": tp / (tp + fn),
             "F1": 2 * tp / (2 * tp + fp + fn),
             "hallucinated": fp / num_persons,
@@ -147,6 +150,7 @@ def draw_thresholds(
                 ax.plot(levels.chosen, shown_as[at], marker=marker, color=colour, markersize=6)
         for metric, ax in panels.items():
             ax.set(title=f"{METRICS[metric]}{' (%)' if metric in SHARES else ''}", xlabel="threshold")
+        panels["precision"].set_title(f"precision (%) where {MIN_CALLED} or more are called present")
         handles, names = panels["F1"].get_legend_handles_labels()
         figure.suptitle(title)
         if names:

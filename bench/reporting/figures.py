@@ -36,6 +36,10 @@ CURVES = {
     "calibration_presence_loss": "calibration split: presence loss",
 }
 """The two terms of the loss stand apart, before their weights: their sum compares only among runs that have both."""
+ABOUT_CURVES = (
+    "Each term of the loss is shown before its weight. Losses of training are means over the steps of an epoch, with "
+    "random views; those of the calibration split are taken after it."
+)
 
 
 class Series(NamedTuple):
@@ -248,7 +252,8 @@ def _line(ax: Axes, x: np.ndarray[Any, np.dtype[np.float64]], series: Series, *,
 
 def _ticks(ax: Axes, settings: Sequence[Any], parent: int | None, *, log: bool) -> None:
     labels = [f"{value:g}" if isinstance(value, float) else str(value) for value in settings]
-    slanted = max(map(len, labels)) * len(labels) > 30
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    slanted = longest * len(labels) > 34
     turn: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     if parent is not None:
         labels[parent] += " (parent)" if slanted else "\n(parent)"

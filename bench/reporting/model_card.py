@@ -112,7 +112,7 @@ def _percent(estimate: Estimate) -> str:
     value, low, high = (
         UNDEFINED if x is None else f"{100 * x:.1f}" for x in (estimate.value, estimate.low, estimate.high)
     )
-    return f"{value} [{low}, {high}]"
+    return UNDEFINED if estimate.value is None else f"{value} [{low}, {high}]"
 
 
 TEMPLATE = """

@@ -229,7 +229,7 @@ def _draw_subject(ax: Axes, subject: Subject, matrix: Floats, text: str) -> None
 
 def _subject_caption(subject: Subject, matrix: Floats, policy: str) -> str:
     """How many keypoints are present, absent and ignored, and the absent ones that no cross in the crop shows."""
-    there, gone = ("in the image", "outside") if policy == TRUE else ("present", "absent")
+    there, gone = ("in image", "outside") if policy == TRUE else ("present", "absent")
     ignored = int((~subject.counted).sum())
     text = f"person {subject.annotation_id}: {(subject.present & subject.counted).sum()} {there}"
     text += f", {subject.absent.sum()} {gone}{f', {ignored} ignored' if ignored else ''}"

@@ -154,8 +154,8 @@ drawn at random and the same for all systems.
 {% endfor %}
 
 All are of one pass over the picture as it is, without a flip test, on a grid of cells of {{ cell }} x {{ cell }} input
-pixels. A brighter cell counts more; the ring is where the system puts the keypoint. One training of each system is
-shown, seed {{ seed }}.
+pixels. A brighter cell counts more, on a scale of each map's own lowest and highest cell; the ring is where the system
+puts the keypoint. One training of each system is shown, seed {{ seed }}.
 
 {% for system, file in pictures.items() %}
 ### {{ system }}

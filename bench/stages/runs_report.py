@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.metrics.average_precision import STATS
 from bench.reporting import markdown, tables
-from bench.reporting.figures import draw_curves, save
+from bench.reporting.figures import ABOUT_CURVES, draw_curves, save
 from bench.reporting.parallel import map_on_cores
 from bench.reporting.results import Summary
 from bench.reporting.rows import METRICS, SOURCES, Row, load_rows, oks, presence
@@ -78,6 +78,7 @@ def write_run(runs_folder: Path, plan: RunsPlan, runs_dir: Path, row: Row) -> No
         parent=markdown.escape(plan.ablations[row.experiment]) if row.experiment in plan.ablations else "",
         facts=markdown.one_line([row]),
         note=markdown.empty_class_note([row]),
+        about_curves=ABOUT_CURVES,
         numbers=tables.to_markdown(numbers_table(row)),
         parameters=tables.to_markdown(parameters),
         provenance=markdown.provenance([row]),
@@ -186,6 +187,8 @@ card](../../cards/{{ folder }}/README.md).
 ## Training
 
 ![Training curves of {{ name }}](curves.png)
+
+{{ about_curves }}
 
 ## Numbers
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, SKELETON
 from bench.data.people import Truth, image_positions
-from bench.data.predictions import STATISTICS, VAL, Split, read_split, write_predictions
+from bench.data.predictions import CALIBRATION, STATISTICS, VAL, Split, read_split, write_predictions
 from bench.data.presence import POLICIES, Labels
 from bench.inference.poses import scored_detections
 from bench.inference.scoring import SCORE_RULES
@@ -296,6 +296,9 @@ def make_card(row: Row, **changes: Any) -> Card:
 def make_presence(runs_dir: Path, manifest: dict[str, Any], name: str, seed: int = 0) -> None:
     """What stage presence leaves of a run of `make_run`, calibrated on the very people it is tested on. All sources but
     head and peak are free invention, and so are the curves."""
+    predictions = run_file(runs_dir, "predictions", name, seed)
+    frame = pd.read_parquet(predictions)
+    write_predictions(predictions, [frame.assign(split=CALIBRATION), frame])
     truth = Truth.of(manifest)
     counts = draw_resampling(truth.num_images, NUM_RESAMPLES, "percentile", np.random.default_rng(0)).counts
     records, curves, columns = [], [], {}

@@ -8,7 +8,7 @@ import pytest
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS
 from bench.errors import UserError
 from bench.metrics.presence import VIEWS, Labelled, metrics_at
-from bench.reporting.explorer import STEPS, Explored, Levels, as_json, levels_of, pooled_metrics
+from bench.reporting.explorer import MIN_CALLED, STEPS, Explored, Levels, as_json, levels_of, pooled_metrics
 
 NUM_PERSONS = 40
 CHOSEN = 0.4371
@@ -59,8 +59,24 @@ def test_the_figure_shows_the_numbers_of_the_metrics(case: tuple[np.ndarray, Lab
     found = pooled_metrics(levels, NUM_PERSONS)
     for i, threshold in enumerate(levels.thresholds.tolist()):
         wanted = metrics_at(score, labels, threshold, np.ones((1, NUM_PERSONS // 2), dtype=int))
+        called = int(((score >= threshold) & (labels.weight > 0)).sum())
         for metric, values in found.items():
-            assert values[i] == pytest.approx(wanted[metric][0, 0], nan_ok=True)
+            number = np.nan if metric == "precision" and called < MIN_CALLED else wanted[metric][0, 0]
+            assert values[i] == pytest.approx(number, nan_ok=True)
+
+
+def test_precision_of_few_keypoints_is_not_drawn() -> None:
+    """29 are called present at the highest thresholds, 30 at the lowest ones."""
+    score = np.full((3, NUM_KEYPOINTS), -1.0)
+    score.flat[:29] = 0.9
+    score.flat[29] = 0.3
+    labels = Labelled(np.arange(score.size).reshape(score.shape) % 2 == 0, np.ones(score.shape), np.arange(3))
+    levels = levels_of(score, labels, CHOSEN)
+    found = pooled_metrics(levels, 3)
+    few = levels.thresholds > 0.3
+    assert np.isnan(found["precision"][few]).all()
+    np.testing.assert_allclose(found["precision"][~few], 0.5)
+    assert not np.isnan(found["recall"]).any()
 
 
 def test_a_chosen_threshold_may_lie_on_or_beyond_the_sampled_ones(case: tuple[np.ndarray, Labelled]) -> None:

@@ -180,7 +180,7 @@ def test_drawn_people_show_the_truth_whatever_the_headline_policy(people: dict[s
     first, second = draw_grid([subject], {"a": [said._replace(right=17)]}, "true").axes
     assert first.get_title() == "truth"
     assert "X" not in [line.get_marker() for line in first.lines]
-    assert first.texts[0].get_text() == "person 101: 17 in the image, 0\noutside"
+    assert first.texts[0].get_text() == "person 101: 17 in image, 0 outside"
     assert second.texts[0].get_text() == "presence right: 17 of 17"
 
 
