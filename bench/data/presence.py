@@ -135,7 +135,7 @@ def empty_classes(labels: Labels) -> list[EmptyClass]:
 CONSEQUENCES = {
     "train": (
         "neither a presence head nor the box baseline can learn there to tell present from absent",
-        "neither a presence head nor the box baseline can learn there when these are absent or present",
+        "of these neither a presence head nor the box baseline can learn there to tell present from absent",
     ),
     "calibration": (
         "no calibrator and no regression can be fitted there, and no threshold chosen that tells present from absent",
@@ -154,8 +154,8 @@ def empty_class_lines(split: str, labels: Labels) -> list[str]:
     lines = []
     for policies, lacking, keypoints in empty_classes(labels):
         under = f"{'policy' if len(policies) == 1 else 'policies'} {', '.join(policies)}"
-        of = f" of {', '.join(name.replace('_', ' ') for name in keypoints)}" if keypoints else " keypoint"
-        lines.append(f"{split}: no {lacking}{of} under {under}: {CONSEQUENCES[split][bool(keypoints)]}")
+        names = ", ".join(name.replace("_", " ") for name in keypoints) or "keypoint"
+        lines.append(f"{split}: no {lacking} {names} under {under}: {CONSEQUENCES[split][bool(keypoints)]}")
     return lines
 
 

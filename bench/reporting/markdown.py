@@ -1,7 +1,7 @@
 """Markdown pages: escaping, the texts that every page shares, and the pages' skeletons."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,31 +170,44 @@ def notes(rows: Sequence[Row]) -> str:
 def empty_class_note(rows: Sequence[Row]) -> str:
     """Why numbers of presence are undefined: the rows' policy leaves no present, or no absent, keypoints. Empty where
     it leaves both."""
-    found = dict.fromkeys(sentence for row in rows for sentence in _empty_classes(row))
+    return _quote([*map(_empty_in_val, rows), *map(_without_threshold, rows)])
+
+
+def no_threshold_note(rows: Sequence[Row]) -> str:
+    """Why numbers at a threshold are undefined; empty where every row has its thresholds."""
+    return _quote(map(_without_threshold, rows))
+
+
+def _quote(sentences: Iterable[str]) -> str:
+    found = [sentence for sentence in dict.fromkeys(sentences) if sentence]
     return f"> {' '.join(found)} An en dash ({UNDEFINED}) stands for what is undefined." if found else ""
 
 
-def _empty_classes(row: Row) -> Iterator[str]:
-    """A sentence for each class that is empty."""
+def _empty_in_val(row: Row) -> str:
     data, policy = row.data, escape(row.protocol.policy)
     lacking = lacking_class(data.num_present, data.num_absent)
-    one_sided = [name for name, share in zip(KEYPOINT_NAMES, data.prevalence, strict=True) if share in (0, 1)]
     if lacking:
-        yield (
+        return (
             f"**val has {lacking} under policy {policy}**, so nothing there tells present from absent keypoints, and "
             "AUROC and all else that needs both is undefined."
         )
-    elif one_sided:
-        names = ", ".join(name.replace("_", " ") for name in one_sided)
-        yield (
-            f"**val has only one class, present or absent, of these keypoints under policy {policy}: {names}**, so "
-            "AUROC of each of them is undefined, and means over keypoints leave them out."
-        )
-    if None in row.thresholds.values():
-        yield (
-            f"**calibration has no present keypoint under policy {policy}**, so no threshold could be chosen there, "
-            "and what needs one is undefined."
-        )
+    one_sided = [name for name, share in zip(KEYPOINT_NAMES, data.prevalence, strict=True) if share in (0, 1)]
+    if not one_sided:
+        return ""
+    names = ", ".join(name.replace("_", " ") for name in one_sided)
+    return (
+        f"**val has only one class, present or absent, of these keypoints under policy {policy}: {names}**, so AUROC "
+        "of each of them is undefined, and means over keypoints leave them out."
+    )
+
+
+def _without_threshold(row: Row) -> str:
+    if None not in row.thresholds.values():
+        return ""
+    return (
+        f"**calibration has no present keypoint under policy {escape(row.protocol.policy)}**, so no threshold could be "
+        "chosen there, and what needs one is undefined."
+    )
 
 
 def lacking_class(num_present: int, num_absent: int) -> str:

@@ -104,8 +104,12 @@ def unfitted_note(counts: Sequence[LabelCount], policy: str) -> str:
     lacking = lacking_class(num_present, num_absent)
     if not lacking:
         return ""
-    said = f"> **calibration has {lacking} under policy {policy}**, so no calibrator and no regression is fitted there"
-    return f"{said}, and the threshold of highest F1 calls everything present." if num_present else f"{said}."
+    if not num_present:
+        return "> Nor is any calibrator, or any regression, fitted on the calibration split."  # the other note says why
+    return (
+        f"> **calibration has {lacking} under policy {policy}**, so no calibrator and no regression is fitted there, "
+        "and the threshold of highest F1 calls everything present."
+    )
 
 
 def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:

@@ -5,7 +5,7 @@ of a run's replicates, its numbers in every resample of the images.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -144,7 +144,7 @@ class Row(Record):
     num_macs: int  # of one image of `input_size`
     input_size: Annotated[tuple[int, int], Field(strict=False)]  # (w, h)
     best_epoch: int  # 0 where nothing was trained
-    thresholds: dict[Source, Number]  # of every source: present where its score is at least this
+    thresholds: Mapping[Source, Number]  # of every source: present where its score is at least this
     numbers: dict[str, Estimate]
 
     def threshold(self, source: Source) -> float:

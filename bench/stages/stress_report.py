@@ -185,12 +185,13 @@ def presence_values(
     pooled_image = of_keypoints(image, samples)
     labels = Labelled(column(samples.present), column(samples.weight), pooled_image)
     absent = (samples.weight > 0) & ~samples.present
+    nowhere = np.full(len(absent), np.nan)
     scores = scores_of(samples)
     for source in row.thresholds:
         score, threshold = scores[source], row.threshold(source)
         views = metrics_at(column(score), labels, threshold, counts) | ranking(column(score), labels, counts)
         values |= {number(point, metric, source): views[metric][:, 0] for metric in ("AUROC", "F1")}
-        hallucinated = (absent & (score >= threshold)).sum(axis=1)
+        hallucinated = (absent & (score >= threshold)).sum(axis=1) if np.isfinite(threshold) else nowhere
         every_sample = np.ones(len(hallucinated))
         values[number(point, "hallucinated", source)] = mean_in(hallucinated, every_sample, image, counts)
     return values
@@ -314,7 +315,7 @@ def write_page(folder: Path, plan: StressPlan, systems: Sequence[System], rows: 
         profile=plan.profile,
         people=people,
         facts=markdown.one_line(rows),
-        note=markdown.mismatch_note(rows),
+        note="\n\n".join([markdown.mismatch_note(rows), markdown.no_threshold_note(rows)]),
         limits=markdown.limits(rows),
         bars=bars,
         num_resamples=plan.num_resamples,

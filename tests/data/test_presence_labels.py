@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from bench.data.coco import reaches_border
-from bench.data.presence import POLICIES, Labels
+from bench.data.keypoints import NUM_KEYPOINTS
+from bench.data.presence import POLICIES, EmptyClass, Labels, empty_class_lines, empty_classes
 from bench.errors import UserError
 
 VISIBILITY = np.array([0, 1, 2, 0, 2])
@@ -59,3 +60,65 @@ def test_boxes_at_the_border() -> None:
     boxes = np.array([[2.1, 5, 20, 20], [2, 5, 20, 20], [5, 5, 93, 20], [5, 5, 20, 72.5], [5, 5, 20, 73]], dtype=float)
     sizes = np.tile([100, 80], (5, 1))
     assert reaches_border(boxes, sizes).tolist() == [False, True, True, False, True]
+
+
+def people(visibility: int, **changed: int) -> Labels:
+    """Two persons, none at the border, all of whose keypoints have one v; `changed` ones (`k3=0`) of the first alone."""
+    found = np.full((2, NUM_KEYPOINTS), visibility)
+    for name, value in changed.items():
+        found[0, int(name[1:])] = value
+    return Labels(found, None, np.zeros(2, dtype=bool))
+
+
+NO_V0 = EmptyClass(["labelled", "visible", "border_aware", "three_class"], "absent", [])
+
+
+def test_where_everything_is_visible_nothing_is_absent() -> None:
+    assert empty_classes(people(2)) == [NO_V0]
+
+
+def test_where_everything_is_hidden_policies_differ() -> None:
+    assert empty_classes(people(1)) == [
+        EmptyClass(["labelled", "border_aware", "three_class"], "absent", []),
+        EmptyClass(["visible", "three_class"], "present", []),  # three_class ignores all of it
+    ]
+
+
+def test_a_kind_of_keypoint_that_is_never_labelled() -> None:
+    labels = people(2)
+    labels.visibility[:, 15:] = 0
+    labels.visibility[0, :15] = 0
+    under = ["labelled", "visible", "three_class"]
+    assert EmptyClass(under, "present", ["left_ankle", "right_ankle"]) in empty_classes(labels)
+    assert [found.keypoints for found in empty_classes(labels) if found.lacking == "absent"] == [[]]  # border_aware
+
+
+def test_both_classes_of_every_keypoint_leave_nothing_to_say() -> None:
+    visibility = np.stack([np.full(NUM_KEYPOINTS, v) for v in (0, 2)])
+    labels = Labels(visibility, visibility, np.ones(2, dtype=bool))
+    assert empty_classes(labels) == []
+    assert empty_class_lines("val", labels) == []
+
+
+def test_truth_is_looked_at_where_it_is_carried() -> None:
+    labels = people(2)._replace(true_visibility=np.full((2, NUM_KEYPOINTS), 2))
+    assert empty_classes(labels) == [NO_V0._replace(policies=[*NO_V0.policies, "true"])]
+
+
+@pytest.mark.parametrize(
+    ("split", "consequence"),
+    [
+        ("train", "neither a presence head nor the box baseline can learn there to tell present from absent"),
+        ("calibration", "no calibrator and no regression can be fitted there, and no threshold chosen"),
+        ("val", "presence cannot be measured there; pages show an en dash"),
+    ],
+)
+def test_a_line_says_what_follows(split: str, consequence: str) -> None:
+    [line] = empty_class_lines(split, people(2))
+    start = f"{split}: no absent keypoint under policies labelled, visible, border_aware, three_class: "
+    assert line.startswith(start + consequence)
+
+
+def test_a_line_names_the_keypoints() -> None:
+    lines = empty_class_lines("val", people(2, k0=0))
+    assert any(line.startswith("val: no absent left eye, right eye, ") for line in lines)

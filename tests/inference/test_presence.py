@@ -5,7 +5,7 @@ import pytest
 
 from bench.data.predictions import STATISTICS, Split
 from bench.errors import UserError
-from bench.inference.presence import presence_score, read_presence
+from bench.inference.presence import NothingToReadError, presence_score, read_presence
 from bench.metrics.calibrators import fit_platt, fit_temperature
 
 NUM_PERSONS = 40
@@ -53,6 +53,30 @@ def test_the_threshold_parts_keypoints_as_before_calibration(head: bool, thresho
     assert before is not None
     present = reading.probability(presence_score(found)) >= reading.threshold
     np.testing.assert_array_equal(present, before >= threshold)
+
+
+def one_class(*, head: bool, present: bool) -> Split:
+    """All that counts is present, or absent."""
+    found = split(head=head)
+    return found._replace(present=np.full(found.present.shape, present))
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_head_keeps_its_sigmoid_where_nothing_can_be_fitted(present: bool) -> None:
+    reading = read_presence(one_class(head=True, present=present), 0.3)
+    assert (reading.calibrator, reading.slope, reading.intercept) == ("none", 1, 0)
+    assert reading.threshold == pytest.approx(0.3)
+
+
+def test_peaks_of_one_class_give_nothing_to_read() -> None:
+    with pytest.raises(NothingToReadError, match=r"^the calibration split has one class of keypoints only: nothing"):
+        read_presence(one_class(head=False, present=True), 0.5)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_without_a_threshold_there_is_nothing_to_read(head: bool) -> None:
+    with pytest.raises(NothingToReadError, match=r"^the calibration split has no present keypoint: nothing to read$"):
+        read_presence(one_class(head=head, present=False), np.nan)
 
 
 def test_peaks_that_are_lower_where_a_keypoint_is_there_are_refused() -> None:

@@ -1,6 +1,7 @@
 """Figures: the right axis, the right bars, the same bytes."""
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.errors import UserError
@@ -156,3 +158,13 @@ def test_missing_curves_name_their_stage(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(UserError, match="not CSV"):
         read_curves(tmp_path, "a", 0)
+
+
+def test_a_panel_of_undefined_numbers_says_so(tmp_path: Path) -> None:
+    figure = Figure()
+    empty, filled = figure.subplots(1, 2)
+    empty.errorbar([0, 1], [math.nan, math.nan])
+    filled.errorbar([0, 1], [math.nan, 0.5])
+    save(figure, tmp_path / "figure.png")
+    assert [text.get_text() for text in empty.texts] == ["undefined here"]
+    assert not filled.texts

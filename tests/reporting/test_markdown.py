@@ -6,12 +6,15 @@ import pytest
 from jinja2 import UndefinedError
 
 from bench.reporting.markdown import (
+    empty_class_note,
     escape,
     fresh_folder,
     how_to_read,
     how_to_read_differences,
     limits,
     mismatch_note,
+    no_threshold_note,
+    notes,
     one_line,
     people_of,
     provenance,
@@ -142,3 +145,38 @@ def test_a_fresh_folder_drops_what_was_generated_and_no_more(tmp_path: Path) -> 
         (tmp_path / name).touch()
     fresh_folder(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [".gitignore"]
+
+
+def with_data(name: str, **changes: object) -> Row:
+    row = make_row(name)
+    return row.model_copy(update={"data": row.data.model_copy(update=changes)})
+
+
+def test_both_classes_need_no_note() -> None:
+    assert empty_class_note([make_row("a")]) == no_threshold_note([make_row("a")]) == notes([make_row("a")]) == ""
+
+
+@pytest.mark.parametrize(
+    ("num_present", "num_absent", "lacking"),
+    [(204, 0, "no absent"), (0, 204, "no present"), (0, 0, "no present and no absent")],
+)
+def test_an_empty_class_is_said_once(num_present: int, num_absent: int, lacking: str) -> None:
+    rows = [with_data(name, num_present=num_present, num_absent=num_absent) for name in ("a", "b")]
+    note = empty_class_note(rows)
+    assert note.startswith(f"> **val has {lacking} keypoint under policy labelled**, so nothing there tells present")
+    assert note.count("val has") == 1
+    assert note.endswith("An en dash (\N{EN DASH}) stands for what is undefined.")
+    assert no_threshold_note(rows) == ""
+
+
+def test_keypoints_of_one_class_are_named() -> None:
+    prevalence = [*make_row("a").data.prevalence[:15], 0.0, 1.0]
+    note = empty_class_note([with_data("a", prevalence=prevalence)])
+    assert "of these keypoints under policy labelled: left ankle, right ankle**" in note
+
+
+def test_a_missing_threshold_has_its_reason() -> None:
+    row = make_row("a")
+    without = row.model_copy(update={"thresholds": dict.fromkeys(row.thresholds)})
+    assert "**calibration has no present keypoint under policy labelled**" in no_threshold_note([row, without])
+    assert notes([without]) == empty_class_note([without]) == no_threshold_note([without])
