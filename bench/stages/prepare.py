@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast
 
 from bench.config import DataParams, DrawnPeople
-from bench.data.coco import CocoDict
+from bench.data.coco import CocoDict, turned_sentence
 from bench.data.detections import DetectedBoxes, as_entries, read_detections
 from bench.data.subset import build_manifests
 from bench.data.synthetic.coco import write_drawn_coco
@@ -45,6 +45,8 @@ def write_manifests(profile: str, params: DataParams) -> None:
         write_json(manifest_file(profile, name), manifest)
         skipped = f", skipped {len(info['skipped'])}" if info["skipped"] else ""
         print(f"{name}: {info['num_persons']} persons in {info['num_images']} images{skipped}")
+        if info["turned"]:
+            print(f"{name}: {turned_sentence(info['turned'], info['num_images'])}")
     write_json(detections_file(profile), NO_DETECTIONS if boxes is None else as_entries(boxes))
     if boxes is not None:
         print(f"val: {len(boxes.score)} detected boxes")
