@@ -17,6 +17,8 @@ from bench.errors import UserError
 NAMES = {len(names): names for names in (KEYPOINT_NAMES, CROWDPOSE_NAMES)}
 """By the number of keypoints of a layout."""
 
+LAYOUT_SIZES = tuple(NAMES)
+
 PEOPLE = {"person", "persons", "people", "human", "humans", "pedestrian"}
 
 
@@ -103,25 +105,40 @@ def faults_of(file: Path, coco: CocoDict, layout: Layout = COCO_LAYOUT) -> dict[
     check_owners(file, coco)
     faults = {a["id"]: fault for a in coco["annotations"] if (fault := check_annotation(a, layout))}
     sound = [a for a in coco["annotations"] if a["id"] not in faults]
-    labels = labels_of(sound, image_sizes_known(coco))
-    implausible = faults_of_people(labels)
-    if len(implausible) <= COMMON * len(sound) and (fault := fault_of_file(labels)):
-        raise UserError(f"{file}: {fault}")
-    found = implausible | _area_faults(sound, layout) | faults
-    in_order = {a["id"]: found[a["id"]] for a in coco["annotations"] if a["id"] in found}
-    if len(implausible) > COMMON * len(sound):
-        raise _first(file, in_order)
-    return in_order
+    found = area_faults([a for a in sound if layout.has_area and is_scored(a)]) | faults
+    return in_order(implausible(file, coco, sound) | found, coco)
 
 
-def _first(file: Path, faults: dict[int, str]) -> UserError:
+def implausible(
+    file: Path, coco: CocoDict, annotations: Sequence[CocoDict], *, cropped: bool | None = None
+) -> dict[int, str]:
+    """Why labels cannot belong to their pictures, by annotation id; see `bench.data.plausible`.
+
+    Raises:
+        UserError: the labels of the whole file cannot, or those of more than `COMMON` of these annotations.
+    """
+    labels = labels_of(annotations, image_sizes_known(coco), cropped=cropped)
+    faults = faults_of_people(labels)
+    if len(faults) > COMMON * len(annotations):
+        raise first_of(file, in_order(faults, coco))
+    if fault := fault_of_file(labels):
+        raise UserError(f"{file}: {fault.text('annotation')}")
+    return faults
+
+
+def in_order(faults: dict[int, str], coco: CocoDict) -> dict[int, str]:
+    """As the file has its annotations."""
+    return {a["id"]: faults[a["id"]] for a in coco["annotations"] if a["id"] in faults}
+
+
+def first_of(file: Path, faults: dict[int, str]) -> UserError:
+    """The error that names the first of some faults."""
     annotation_id, fault = next(iter(faults.items()))
     return UserError(f"{file}: annotation {annotation_id}: {fault}")
 
 
-def _area_faults(annotations: Sequence[CocoDict], layout: Layout) -> dict[int, str]:
-    """OKS divides by the area of everybody who counts."""
-    people = [annotation for annotation in annotations if layout.has_area and is_scored(annotation)]
+def area_faults(people: Sequence[CocoDict]) -> dict[int, str]:
+    """Of people that count, by annotation id: OKS divides by their areas."""
     empty = [annotation["id"] for annotation in people if annotation["area"] == 0]
     share = f"so have {len(empty)} of {len(people)} people that count"
     return dict.fromkeys(empty, f"area: found 0 ({share}), wanted the pixels of the person: OKS divides by it")
@@ -132,4 +149,4 @@ def check_annotations(file: Path, coco: CocoDict, layout: Layout = COCO_LAYOUT) 
     UserError: see `faults_of`; also for the first annotation that is wrong.
     """
     if faults := faults_of(file, coco, layout):
-        raise _first(file, faults)
+        raise first_of(file, faults)

@@ -206,7 +206,8 @@ class StoredImage(NamedTuple):
             return None
         turned = self.shown_size == annotated
         why = " once its EXIF tag is followed: store the pixels turned, without the tag" if turned else ""
-        return f"has size {self.size}, wanted {annotated} as annotated{why}"
+        (width, height), (wanted_width, wanted_height) = self.size, annotated
+        return f"found {width} x {height} pixels, wanted {wanted_width} x {wanted_height} as annotated{why}"
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
@@ -249,23 +250,23 @@ def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read as an image ({error.strerror}), wanted a JPEG or PNG file") from error
+        raise UserError(f"{file}: cannot be read as an image, wanted a JPEG or PNG file ({error.strerror})") from error
 
 
 def _decode(file: Path, content: bytes, flag: int) -> NDArray[np.uint8]:
     """From memory, where OpenCV refuses a cut JPEG; from a file it would fill the lost part without a word."""
     if _is_jpeg_without_end(content):
-        raise UserError(f"{file}: cannot be read as an image (a JPEG file without its end), wanted the whole file")
+        raise UserError(f"{file}: cannot be read as an image, wanted a whole JPEG file: its end is missing")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | flag)
     except cv2.error:  # an empty file, or more than 2^30 pixels
         image = None
     if image is None:
-        raise UserError(f"{file}: cannot be read as an image (none, or cut), wanted a whole JPEG or PNG file")
+        raise UserError(f"{file}: cannot be read as an image, wanted a whole JPEG or PNG file (it is none, or cut)")
     if image.dtype != np.uint8:
         raise UserError(
-            f"{file}: found {8 * image.itemsize} bits for each channel, wanted 8: scale its values to 0 to 255 and save "
-            "it anew (the upper 8 bits alone may be black)"
+            f"{file}: found {8 * image.itemsize} bits for each channel, wanted 8: scale its values to 0 to 255 and "
+            "save it anew (the upper 8 bits alone may be black)"
         )
     return np.asarray(image, dtype=np.uint8)
 

@@ -38,6 +38,7 @@ NEAR, NEAR_CROPPED, STRAY = 0.1, 0.5, 0.25
 FEW = 10  # different boxes prove nothing about the rest
 COMMON = 0.1  # of the annotations: with more that are wrong, the file is
 EPSILON = 1e-9
+LARGEST = 1e12  # pixels; beyond, areas would overflow
 
 
 class Labels(NamedTuple):
@@ -91,7 +92,7 @@ class Labels(NamedTuple):
 def labels_of(
     annotations: Sequence[CocoDict], size_of: dict[int, tuple[float, float]], *, cropped: bool | None = None
 ) -> Labels:
-    """Of checked annotations, of which some may have no keypoints. A value v = 3 says `cropped` where it is not given."""
+    """Of checked annotations, some perhaps without keypoints. A value v = 3 says `cropped` where it is not given."""
     keypoints = [annotation.get("keypoints") for annotation in annotations]
     num_values = max((len(values) for values in keypoints if values), default=0)
     filled = [values or [0] * num_values for values in keypoints]
@@ -99,12 +100,18 @@ def labels_of(
     return Labels(
         annotation_id=np.array([a["id"] for a in annotations], dtype=np.int64),
         image_id=np.array([a["image_id"] for a in annotations], dtype=np.int64),
-        bbox=np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4),
-        keypoints=triples[..., :2],
+        bbox=np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4).clip(-LARGEST, LARGEST),
+        keypoints=triples[..., :2].clip(-LARGEST, LARGEST),
         labelled=(triples[..., 2] == 1) | (triples[..., 2] == 2),
         image_size=np.array([size_of[a["image_id"]] for a in annotations], dtype=np.float64).reshape(-1, 2),
         cropped=bool((triples[..., 2] == 3).any()) if cropped is None else cropped,
     )
+
+
+def labels_of_boxes(places: NDArray[np.int64], image_id: NDArray[np.int64], bbox: Floats, image_size: Floats) -> Labels:
+    """Of a detector's boxes (N, 4), known by their places in a file, in images (N,) of these sizes (N, 2)."""
+    keypoints, bbox = np.zeros((len(bbox), 0, 2)), bbox.clip(-LARGEST, LARGEST)
+    return Labels(places, image_id, bbox, keypoints, keypoints[..., 0] > 0, image_size, cropped=False)
 
 
 # Single annotations
@@ -122,6 +129,7 @@ class Rule(NamedTuple):
 OTHER_SIZE = "are they labels of the picture in another size?"
 SMALLER = "are they per cent, or labels of a smaller copy of the picture?"
 OTHER_PERSON = "is it the box or are they the keypoints of another person?"
+PIXELS = "boxes in pixels", "are they in pixels?"
 NOT_LABELLED = "a keypoint that is not labelled has v = 0"
 
 
@@ -218,15 +226,28 @@ def _of(labels: Labels, place: int, key: str) -> str:
 # A whole file
 
 
-def fault_of_file(labels: Labels) -> str | None:
-    """What all labels together prove, in words, or None. Names the first annotation."""
+class FileFault(NamedTuple):
+    """What labels prove together."""
+
+    first: int  # id of the first of them
+    found: str
+    wanted: str
+    likely: str
+
+    def text(self, noun: str) -> str:
+        """In words; `noun` is what the labels are called in their file."""
+        return f"{noun} {self.first} and more: found {self.found}, wanted {self.wanted}; {self.likely}"
+
+
+def fault_of_file(labels: Labels) -> FileFault | None:
+    """What the annotations of a file prove together, or None."""
     people = labels.people
     if len(np.unique(people.bbox, axis=0)) < FEW:
         return None
     return next(filter(None, (find(people) for find in FILE_RULES)), None)
 
 
-def _stray(labels: Labels) -> str | None:
+def _stray(labels: Labels) -> FileFault | None:
     near = NEAR_CROPPED if labels.cropped else NEAR
     stray = labels.reach > near
     if not labels.labelled.any() or stray.sum() < STRAY * labels.labelled.sum():
@@ -235,7 +256,7 @@ def _stray(labels: Labels) -> str | None:
     return _file_fault(labels, stray.any(axis=1), found, "boxes that hold their keypoints", OTHER_PERSON)
 
 
-def _corners(labels: Labels) -> str | None:
+def _corners(labels: Labels) -> FileFault | None:
     """Boxes as corners hold the keypoints as well as wider boxes do: the right and lower part of those is empty."""
     read, w_h = as_corners(labels.bbox, labels.image_size), labels.bbox[:, 2:]
     much_smaller = read[:, 2:].prod(axis=1) <= 0.8 * w_h.prod(axis=1)
@@ -249,7 +270,7 @@ def _corners(labels: Labels) -> str | None:
     return _file_fault(labels, alike, found, "boxes [x, y, w, h]", "they look like [x1, y1, x2, y2]")
 
 
-def _larger(labels: Labels) -> str | None:
+def _larger(labels: Labels) -> FileFault | None:
     both = (labels.box_beyond > 0.04) & (labels.keypoint_beyond > 0.04).any(axis=1)
     if len(both) < 20 or both.mean() < 0.05 or labels.cropped:
         return None
@@ -257,7 +278,7 @@ def _larger(labels: Labels) -> str | None:
     return _file_fault(labels, both, found, "labels in the picture", OTHER_SIZE)
 
 
-def _smaller(labels: Labels) -> str | None:
+def _smaller(labels: Labels) -> FileFault | None:
     """Boxes, or keypoints."""
     if len(np.unique(labels.image_id)) < 5 or np.isnan(labels.image_size).any():
         return None
@@ -288,10 +309,28 @@ def _is_part(start: Floats, end: Floats) -> bool:
 FILE_RULES = (_stray, _corners, _larger, _smaller)
 
 
-def _file_fault(labels: Labels, wrong: Mask, found: str, wanted: str, cause: str) -> str:
+def _file_fault(labels: Labels, wrong: Mask, found: str, wanted: str, cause: str) -> FileFault:
     first = int(labels.annotation_id[wrong.argmax()])
-    likely = looks_like(labels.take(wrong)) or cause
-    return f"annotations: found {found}, wanted {wanted} (the first is annotation {first}); {likely}"
+    return FileFault(first, found, wanted, looks_like(labels.take(wrong)) or cause)
+
+
+def fault_of_boxes(labels: Labels) -> FileFault | None:
+    """What boxes of a detector prove together, or None: unlike annotated ones they may run over the border."""
+    tiny = (labels.bbox[:, 2:] < TINY).all(axis=1)
+    middle = labels.bbox[:, :2] + labels.bbox[:, 2:] / 2
+    outside = ((middle < 0) | (middle > labels.image_size)).any(axis=1)
+    far = labels.box_beyond > BEYOND
+    if len(tiny) and tiny.mean() >= 0.5:
+        return _file_fault(labels, tiny, f"{tiny.sum()} of {len(tiny)} boxes smaller than {TINY} pixels", *PIXELS)
+    if len(np.unique(labels.bbox, axis=0)) < FEW:
+        return None
+    if outside.mean() >= 0.05:
+        found = f"the middle of {outside.sum()} of {len(outside)} boxes outside of the picture"
+        return _file_fault(labels, outside, found, "people in their pictures", OTHER_SIZE)
+    if far.mean() >= 0.2 and looks_like(labels.take(far)):
+        found = f"{far.sum()} of {len(far)} boxes far over the border of their pictures"
+        return _file_fault(labels, far, found, "people in their pictures", OTHER_SIZE)
+    return _smaller(labels)
 
 
 # Other readings
@@ -311,7 +350,7 @@ def _as_centres(bbox: Floats, _: Floats) -> Floats:
 
 
 def _as_rows_first(values: Floats, _: Floats) -> Floats:
-    return values.reshape(*values.shape[:-1], -1, 2)[..., ::-1].reshape(values.shape)
+    return values.reshape(*values.shape[:-1], values.shape[-1] // 2, 2)[..., ::-1].reshape(values.shape)
 
 
 def _as_parts_of(whole: float) -> Reading:
@@ -359,7 +398,7 @@ def _readings(labels: Labels) -> Iterator[tuple[str, Labels]]:
                 for read, values in ((read_box, labels.bbox), (read_points, labels.keypoints))
             )
             yield " and ".join(filter(None, parts)), labels._replace(bbox=bbox, keypoints=keypoints)
-    whole, ratio = float((labels.end / labels.image_size).max()), _size_ratio(labels)
+    whole, ratio = max(float((labels.end / labels.image_size).max()), EPSILON), _size_ratio(labels)
     size = "of the picture in another size, {:.2g} times this one"
     yield f"the labels look like those {size.format(whole)}", _resized(labels, 1 / whole, 1 / whole)
     yield f"the keypoints look like those {size.format(1 / ratio)}", _resized(labels, 1.0, ratio)
@@ -374,7 +413,7 @@ def _size_ratio(labels: Labels) -> float:
     total = np.where(people.labelled[..., None], people.keypoints, 0).sum(axis=1)
     points = total / people.labelled.sum(axis=1)[:, None]
     middle = people.bbox[:, :2] + people.bbox[:, 2:] / 2
-    return float(np.median(middle.sum(axis=1) / np.maximum(np.abs(points).sum(axis=1), EPSILON)))
+    return max(float(np.median(middle.sum(axis=1) / np.maximum(np.abs(points).sum(axis=1), EPSILON))), EPSILON)
 
 
 def _resized(labels: Labels, box: float, points: float) -> Labels:

@@ -149,7 +149,7 @@ class Selection:
         if stored.turned:
             self._turned.add(image["file_name"])
         if fault := stored.size_fault(wanted):
-            return f"{file}: image {image['id']} {fault}"
+            return f"{file}: image {image['id']}: {fault}"
         return None
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bench.data.boxes import find_pictures, is_turned, read_boxes, whole_pictures
+from bench.data.boxes import find_pictures, read_boxes, whole_pictures
 from bench.errors import UserError
 
 EXIF_TURNED = bytes.fromhex("ffe1002245786966000049492a00080000000100120103000100000006000000000000000000")
@@ -45,7 +45,7 @@ def annotations(boxes: list[Any]) -> dict[str, Any]:
         {"id": 10 + i, "image_id": 7, "category_id": 1, "bbox": bbox, "iscrowd": int(i == len(boxes))}
         for i, bbox in enumerate([*boxes, [0, 0, 40, 30]])
     ]
-    image = {"id": 7, "file_name": "val/000000000139.jpg", "width": 40, "height": 30}
+    image = {"id": 7, "file_name": "pictures/000000000139.jpg", "width": 40, "height": 30}
     return {"images": [image], "annotations": people}
 
 
@@ -112,7 +112,7 @@ def test_boxes_of_other_pictures_are_refused(folder: Path, boxes_file: Callable[
     with pytest.raises(UserError, match=r"image 7: found 41 x 30 pixels, wanted 40 x 30 as .*139\.jpg has$"):
         read_boxes(boxes_file(content), find_pictures(folder), 0.0)
     content["images"][0]["file_name"] = "another.jpg"
-    with pytest.raises(UserError, match=r"images: found none of 2 pictures, the first is 000000000139\.jpg$"):
+    with pytest.raises(UserError, match=r"images: found none of 2 pictures, the first is .*000000000139\.jpg$"):
         read_boxes(boxes_file(content), find_pictures(folder), 0.0)
     content = annotations([])
     with pytest.raises(UserError, match=r"annotations: found no person in 1 pictures, wanted one or more$"):
@@ -136,8 +136,8 @@ def test_what_is_no_picture_is_named(folder: Path) -> None:
 
 def test_a_tag_of_orientation_is_seen_and_not_followed(folder: Path) -> None:
     [plain] = find_pictures(folder / "000000000139.jpg")
-    assert not is_turned(plain)
+    assert not plain.turned
     turn(plain.file)
     [turned] = find_pictures(plain.file)
-    assert is_turned(turned)
+    assert turned.turned
     assert turned.size == (40, 30)

@@ -142,7 +142,7 @@ def _image(**values: Any) -> Callable[[dict[str, Any]], None]:
         (_update(id=None), r"annotations\[0\]: found .*, wanted a mapping with a whole-number id"),
         (_update(true_keypoints=[1]), "annotation 100: true_keypoints: found"),
         (_image(width="40"), "image 1: width: found '40', wanted a whole number of pixels"),
-        (_image(width=41), r"image 1 has size \(40, 48\), wanted \(41, 48\) as annotated"),
+        (_image(width=41), "image 1: found 40 x 48 pixels, wanted 41 x 48 as annotated"),
         (_image(file_name="../1.jpg"), "image 1: file_name: found '../1.jpg', wanted a path inside"),
         (_image(file_name="gone.jpg"), "train2017/gone.jpg: image 1 is missing"),
         (lambda content: content.pop("images"), "images: found None, wanted a list"),
