@@ -19,6 +19,8 @@ pictures and on keypoints and their boxes hold, with `NEAR_CROPPED`. Letters: N 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +43,8 @@ EPSILON = 1e-9
 LARGEST = 1e12  # pixels; beyond, areas would overflow
 
 
-class Labels(NamedTuple):
+@dataclass(frozen=True)
+class Labels:
     """Annotations as arrays. Without keypoints, K is 0."""
 
     annotation_id: NDArray[np.int64]  # (N,)
@@ -54,20 +57,21 @@ class Labels(NamedTuple):
 
     def take(self, index: NDArray[np.integer] | Mask) -> "Labels":
         """Some of them, in the order of `index`."""
-        return Labels(*(values[index] for values in self[:6]), self.cropped)
+        arrays = (self.annotation_id, self.image_id, self.bbox, self.keypoints, self.labelled, self.image_size)
+        return Labels(*(array[index] for array in arrays), cropped=self.cropped)
 
-    @property
+    @cached_property
     def people(self) -> "Labels":
         """Those with a labelled keypoint, or all where there is none at all."""
         has_labels = self.labelled.any(axis=1)
         return self.take(has_labels) if has_labels.any() else self
 
-    @property
+    @cached_property
     def end(self) -> Floats:
         """(N, 2) lower right corners."""
         return self.bbox[:, :2] + self.bbox[:, 2:]
 
-    @property
+    @cached_property
     def reach(self) -> Floats:
         """(N, K) how far keypoints lie from their box, as a part of its longer side; 0 inside, NaN if not labelled."""
         outside = np.maximum(self.bbox[:, None, :2] - self.keypoints, self.keypoints - self.end[:, None])
@@ -75,13 +79,13 @@ class Labels(NamedTuple):
         distance = np.maximum(outside, 0).max(axis=-1) / side[:, None]
         return np.where(self.labelled, distance, np.nan)
 
-    @property
+    @cached_property
     def box_beyond(self) -> Floats:
         """(N,) how far boxes run beyond their picture, as a part of its longer side."""
         outside = np.maximum(-self.bbox[:, :2], self.end - self.image_size)
         return np.maximum(outside, 0).max(axis=-1) / self.image_size.max(axis=-1)
 
-    @property
+    @cached_property
     def keypoint_beyond(self) -> Floats:
         """(N, K) the same of labelled keypoints; 0 if not labelled."""
         outside = np.maximum(-self.keypoints, self.keypoints - self.image_size[:, None])
@@ -242,9 +246,14 @@ class FileFault(NamedTuple):
 def fault_of_file(labels: Labels) -> FileFault | None:
     """What the annotations of a file prove together, or None."""
     people = labels.people
-    if len(np.unique(people.bbox, axis=0)) < FEW:
+    if _num_different(people) < FEW:
         return None
     return next(filter(None, (find(people) for find in FILE_RULES)), None)
+
+
+def _num_different(labels: Labels) -> int:
+    """At least so many boxes differ."""
+    return max(len(np.unique(column)) for column in labels.bbox.T)
 
 
 def _stray(labels: Labels) -> FileFault | None:
@@ -260,7 +269,7 @@ def _corners(labels: Labels) -> FileFault | None:
     """Boxes as corners hold the keypoints as well as wider boxes do: the right and lower part of those is empty."""
     read, w_h = as_corners(labels.bbox, labels.image_size), labels.bbox[:, 2:]
     much_smaller = read[:, 2:].prod(axis=1) <= 0.8 * w_h.prod(axis=1)
-    corners = labels._replace(bbox=read)
+    corners = replace(labels, bbox=read)
     if not labels.labelled.any() or labels.cropped:
         return None
     alike = (read[:, 2:] > 0).all(axis=1) & much_smaller & (_fits(corners) > 0)
@@ -322,7 +331,7 @@ def fault_of_boxes(labels: Labels) -> FileFault | None:
     far = labels.box_beyond > BEYOND
     if len(tiny) and tiny.mean() >= 0.5:
         return _file_fault(labels, tiny, f"{tiny.sum()} of {len(tiny)} boxes smaller than {TINY} pixels", *PIXELS)
-    if len(np.unique(labels.bbox, axis=0)) < FEW:
+    if _num_different(labels) < FEW:
         return None
     if outside.mean() >= 0.05:
         found = f"the middle of {outside.sum()} of {len(outside)} boxes outside of the picture"
@@ -397,7 +406,7 @@ def _readings(labels: Labels) -> Iterator[tuple[str, Labels]]:
                 read(values, labels.image_size)
                 for read, values in ((read_box, labels.bbox), (read_points, labels.keypoints))
             )
-            yield " and ".join(filter(None, parts)), labels._replace(bbox=bbox, keypoints=keypoints)
+            yield " and ".join(filter(None, parts)), replace(labels, bbox=bbox, keypoints=keypoints)
     whole, ratio = max(float((labels.end / labels.image_size).max()), EPSILON), _size_ratio(labels)
     size = "of the picture in another size, {:.2g} times this one"
     yield f"the labels look like those {size.format(whole)}", _resized(labels, 1 / whole, 1 / whole)
@@ -417,7 +426,7 @@ def _size_ratio(labels: Labels) -> float:
 
 
 def _resized(labels: Labels, box: float, points: float) -> Labels:
-    return labels._replace(bbox=labels.bbox * box, keypoints=labels.keypoints * points)
+    return replace(labels, bbox=labels.bbox * box, keypoints=labels.keypoints * points)
 
 
 def _fits(labels: Labels) -> Floats:
