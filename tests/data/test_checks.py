@@ -178,6 +178,19 @@ def test_keypoints_of_another_person_are_refused() -> None:
         check_annotations(FILE, coco)
 
 
+def test_corners_of_people_in_the_middle_are_refused() -> None:
+    """Read as x, y, w, h they stay in their pictures, but are empty at their right and lower side."""
+    coco = make_people()
+    for person in coco["annotations"]:
+        x, y, w, h = person["bbox"]
+        start, extent = [130 + x / 20, 130 + y / 20], [60 + w / 5, 60 + h / 5]
+        points = start + np.random.default_rng(person["id"]).uniform(0, 1, (17, 2)) * extent
+        person["keypoints"] = np.column_stack([points, np.full(17, 2)]).ravel().tolist()
+        person["bbox"] = [*start, start[0] + extent[0], start[1] + extent[1]]
+    with pytest.raises(UserError, match=r"empty at their right and lower side, .*they look like \[x1, y1, x2, y2\]$"):
+        check_annotations(FILE, coco)
+
+
 # What is sound
 
 
