@@ -16,7 +16,7 @@ from scipy.special import expit
 from tabulate import tabulate
 from typer import Option
 
-from bench.data.coco import read_image
+from bench.data.coco import inspect_image, turned_sentence
 from bench.data.cropcoco import RULES, WINDOW_PADDING, WINDOW_SIZE, CropCoco, read_cropcoco
 from bench.data.geometry import Floats
 from bench.data.hashing import sha256_of
@@ -72,14 +72,19 @@ def main(
 
 
 def check_images(cropcoco: CropCoco) -> None:
-    """Raises:
-    UserError: an image is missing, is none, or has another size than the file says.
+    """Say which pictures an EXIF tag asks to turn.
+
+    Raises:
+        UserError: an image is missing, is none, or has another size than the file says.
     """
     sizes = zip(cropcoco.persons, cropcoco.annotated.image_size.tolist(), strict=True)
-    for file, wanted in {person.image_file: size for person, size in sizes}.items():
-        height, width, _ = read_image(file).shape
-        if [width, height] != wanted:
-            raise UserError(f"{file}: found {width} x {height} pixels, wanted {wanted[0]} x {wanted[1]} as annotated")
+    size_of = {person.image_file: tuple(size) for person, size in sizes}
+    stored = {file: inspect_image(file) for file in size_of}
+    for file, wanted in size_of.items():
+        if fault := stored[file].size_fault(wanted):
+            raise UserError(f"{file}: {fault}")
+    if turned := [file.name for file in stored if stored[file].turned]:
+        print(f"{turned_sentence(turned, len(stored))}\n")
 
 
 class Statement(NamedTuple):

@@ -18,7 +18,8 @@ import numpy as np
 from tabulate import tabulate
 from typer import Option
 
-from bench.data.coco import COCO_LAYOUT, CROWDPOSE_LAYOUT, CocoDict, Layout, check_annotation, read_coco
+from bench.data.checks import check_annotations
+from bench.data.coco import COCO_LAYOUT, CROWDPOSE_LAYOUT, CocoDict, Layout, read_coco
 from bench.data.geometry import Floats
 from bench.data.hashing import sha256_of
 from bench.data.people import Truth
@@ -75,15 +76,12 @@ def read_annotations(file: Path, layout: Layout) -> CocoDict:
     """A COCO keypoint file whose annotations are all right; the area of people is NaN where none is annotated.
 
     Raises:
-        UserError: see `bench.data.coco.read_coco`; no image; an annotation that is wrong, named by its id.
+        UserError: see `bench.data.coco.read_coco` and `bench.data.checks.check_annotations`; no image.
     """
     coco = read_coco(file)
     if not coco["images"]:
         raise UserError(f"{file}: images: found none, wanted one or more")
-    for annotation in coco["annotations"]:
-        fault = check_annotation(annotation, layout)
-        if fault is not None:
-            raise UserError(f"{file}: annotation {annotation['id']}: {fault}")
+    check_annotations(file, coco, layout)
     if layout.has_area:
         return coco
     return coco | {"annotations": [annotation | {"area": math.nan} for annotation in coco["annotations"]]}

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from typer import Option
 
-from bench.data.boxes import Picture, find_pictures, is_turned, read_boxes, whole_pictures
+from bench.data.boxes import Picture, find_pictures, read_boxes, whole_pictures
 from bench.data.coco import CocoDict, persons_in, read_image
 from bench.data.detections import DetectedBoxes
 from bench.data.keypoints import KEYPOINT_NAMES
@@ -39,6 +39,7 @@ def main(
     run: Annotated[str, Option(help="<experiment>-<seed>, such as vitpose_presence-0")],
     profile: Annotated[str, Option(help="whose run it is")] = "demo",
     boxes: Annotated[Path | None, Option(help="COCO annotations or results; without it a picture is one box")] = None,
+    images: Annotated[Path | None, Option(help="COCO annotations that give the ids of results file names")] = None,
     min_score: Annotated[float, Option(min=0, max=1, help="of boxes of results")] = 0.3,
     out: Annotated[Path, Option(help="folder")] = Path("shown"),
 ) -> None:
@@ -48,7 +49,7 @@ def main(
         raise UserError(f"{out}: found the folder of the pictures, wanted another --out: they would be taken for more")
     pictures = find_pictures(image)
     names = output_names(pictures)
-    known, found = (pictures, whole_pictures(pictures)) if boxes is None else read_boxes(boxes, pictures, min_score)
+    known, found = boxes_in(pictures, boxes, images, min_score)
     asked = open_evaluated(files)
     reading = asked.read_presence()
     predictions = asked.ask(persons_in(found.bbox, found.score, found.image_id, as_manifest(known)))
@@ -59,14 +60,24 @@ def main(
     shared = facts_of(asked, reading, boxes)
     shown = [picture for picture in known if picture.image_id in found.image_id]
     for picture in shown:
-        turned = is_turned(picture)
-        if turned:
+        if picture.turned:
             print(f"{picture.file}: an EXIF tag asks viewers to turn it; it is taken as stored")
         places = np.flatnonzero(found.image_id == picture.image_id)
-        content = {"image": image_facts(picture, turned=turned), "people": [entries[place] for place in places]}
+        content = {"image": image_facts(picture), "people": [entries[place] for place in places]}
         figure = draw_people(read_image(picture.file), people.take(places), reading.threshold, caption)
         write_both(out / names[picture.file], figure, shared | content)
     print(f"{out}: {len(entries)} people in {len(shown)} of {len(pictures)} pictures")
+
+
+def boxes_in(
+    pictures: Sequence[Picture], boxes: Path | None, images: Path | None, min_score: float
+) -> tuple[Sequence[Picture], DetectedBoxes]:
+    """The pictures that are known, and the boxes in them; prints what is left out."""
+    if boxes is not None:
+        return read_boxes(boxes, pictures, min_score, images, print)
+    if images is not None:
+        raise UserError(f"{images}: found --images without --boxes, wanted a list of results there")
+    return pictures, whole_pictures(pictures)
 
 
 def output_names(pictures: Sequence[Picture]) -> dict[Path, str]:
@@ -116,11 +127,11 @@ def facts_of(asked: EvaluatedRun, reading: PresenceReading, boxes: Path | None) 
     }
 
 
-def image_facts(picture: Picture, *, turned: bool) -> dict[str, Any]:
+def image_facts(picture: Picture) -> dict[str, Any]:
     """Of the picture as stored."""
     width, height = picture.size
     facts = {"id": picture.image_id, "file_name": picture.file.name, "width": width, "height": height}
-    return facts | {"exif_orientation": "not followed" if turned else "none"}
+    return facts | {"exif_orientation": "not followed" if picture.turned else "none"}
 
 
 def write_both(name: Path, figure: Figure, content: dict[str, Any]) -> None:

@@ -193,19 +193,92 @@ def persons_in(bboxes: Floats, bbox_scores: Floats, image_ids: NDArray[np.int64]
     ]
 
 
+class StoredImage(NamedTuple):
+    """What the file of a picture holds: sizes (w, h), as stored and as an EXIF tag asks to show it."""
+
+    size: tuple[int, int]
+    shown_size: tuple[int, int]
+    turned: bool  # whether the tag asks to turn or mirror what is stored
+
+    def size_fault(self, annotated: tuple[int, int]) -> str | None:
+        """What is wrong with the size (w, h) that a file of annotations gives."""
+        if self.size == annotated:
+            return None
+        turned = self.shown_size == annotated
+        why = " once its EXIF tag is followed: store the pixels turned, without the tag" if turned else ""
+        (width, height), (wanted_width, wanted_height) = self.size, annotated
+        return f"found {width} x {height} pixels, wanted {wanted_width} x {wanted_height} as annotated{why}"
+
+
 def read_image(file: Path) -> NDArray[np.uint8]:
-    """An image (H, W, 3), RGB.
+    """An image (H, W, 3), RGB, as stored: a tag that asks viewers to turn it is not followed.
 
     Raises:
-        UserError: the file is missing or no image.
+        UserError: the file is missing, no image or cut, or has more than 8 bits for each channel.
     """
+    return _decode(file, _content(file), cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def inspect_image(file: Path) -> StoredImage:
+    """Decodes the whole image, as `read_image` does.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    content = _content(file)
+    stored = _decode(file, content, cv2.IMREAD_IGNORE_ORIENTATION)
+    shown = _decode(file, content, 0) if any(mark in content for mark in EXIF_MARKS) else stored
+    (height, width), (shown_height, shown_width) = stored.shape[:2], shown.shape[:2]
+    return StoredImage((width, height), (shown_width, shown_height), turned=not np.array_equal(stored, shown))
+
+
+def turned_sentence(names: Sequence[str], num_images: int) -> str:
+    """What to know where an EXIF tag asks viewers to turn some of the pictures of annotations."""
+    first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"{len(names)} of {num_images} pictures have an EXIF tag that asks viewers to turn them ({first}). They are "
+        "taken as stored, as COCO's labels count pixels. If yours were drawn on the turned pictures, store the pixels "
+        "turned, without the tag"
+    )
+
+
+EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF", b"II*\0", b"MM\0*")
+"""In JPEG, PNG and WebP, and the start of a TIFF file, which has such tags without a mark."""
+
+
+def _content(file: Path) -> bytes:
     try:
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # more than 2^30 pixels
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read as an image, wanted a JPEG or PNG file ({error.strerror})") from error
+
+
+def _decode(file: Path, content: bytes, flag: int) -> NDArray[np.uint8]:
+    """From memory, where OpenCV refuses a cut JPEG; from a file it would fill the lost part without a word."""
+    if _is_jpeg_without_end(content):
+        raise UserError(f"{file}: cannot be read as an image, wanted a whole JPEG file: its end is missing")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | flag)
+    except cv2.error:  # an empty file, or more than 2^30 pixels
         image = None
     if image is None:
-        raise UserError(f"{file}: cannot be read as an image, wanted a JPEG or PNG file")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        raise UserError(f"{file}: cannot be read as an image, wanted a whole JPEG or PNG file (it is none, or cut)")
+    if image.dtype != np.uint8:
+        raise UserError(
+            f"{file}: found {8 * image.itemsize} bits for each channel, wanted 8: scale its values to 0 to 255 and "
+            "save it anew (the upper 8 bits alone may be black)"
+        )
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _is_jpeg_without_end(content: bytes) -> bool:
+    """Whether no end follows the pixels, as where a download left zeros; a preview in the head has its own end."""
+    if not content.startswith(b"\xff\xd8\xff"):
+        return False
+    place = 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":  # segments of the head
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return b"\xff\xd9" not in content[place:]
 
 
 def _is_id(value: Any) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.checks import area_faults, check_categories, check_owners, first_of, implausible
 from bench.data.coco import CocoDict, Person, check_annotation, check_image, persons_of, read_coco
 from bench.data.geometry import Floats, bbox_to_view
 from bench.data.keypoints import NUM_KEYPOINTS
@@ -87,17 +88,20 @@ def read_cropcoco(file: Path, image_root: Path) -> CropCoco:
 
     Raises:
         UserError: missing, unreadable or broken JSON, not COCO's layout, or a value that is not of this format; the
-            message names the file, the annotation and the key. Nobody annotated.
+            message names the file, the annotation and the key. Nobody annotated. See also `bench.data.checks`.
     """
     content = read_coco(file)
     size_of = _image_sizes(file, content["images"])
+    check_categories(file, content)
+    check_owners(file, content)
     for annotation in content["annotations"]:
-        fault = _image_fault(annotation, size_of) or check_cropped(annotation)
-        if fault:
+        if fault := check_cropped(annotation):
             raise UserError(f"{file}: annotation {annotation['id']}: {fault}")
     kept = [a for a in content["annotations"] if any(a["keypoints"][2::3]) and not a["iscrowd"]]
     if not kept:
         raise UserError(f"{file}: found nobody with an annotated keypoint, wanted one or more")
+    if faults := area_faults(kept) | implausible(file, content, content["annotations"], cropped=True):
+        raise first_of(file, faults)
     manifest = {
         "info": {"image_root": str(image_root)},
         "images": content["images"],
@@ -114,12 +118,6 @@ def _image_sizes(file: Path, images: list[CocoDict]) -> dict[int, tuple[int, int
         if fault := check_image(image):
             raise UserError(f"{file}: image {image['id']}: {fault}")
     return {image["id"]: (image["width"], image["height"]) for image in images}
-
-
-def _image_fault(annotation: CocoDict, size_of: dict[int, tuple[int, int]]) -> str | None:
-    image_id = annotation.get("image_id")
-    known = type(image_id) is int and image_id in size_of
-    return None if known else f"image_id: found {image_id!r}, wanted the id of an image"
 
 
 def check_cropped(annotation: CocoDict) -> str | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bench.data.coco import PERSON_CATEGORY, CocoDict
 from bench.data.geometry import Floats
+from bench.data.plausible import FEW, fault_of_boxes, labels_of_boxes, looks_like
 from bench.errors import UserError
 
 
@@ -28,24 +29,30 @@ class DetectedBoxes(NamedTuple):
     score: Floats  # (D,)
 
 
-def read_detections(file: Path, images: Sequence[CocoDict], min_score: float) -> DetectedBoxes:
+def read_detections(
+    file: Path, images: Sequence[CocoDict], min_score: float, tell: Callable[[str], None] | None = None
+) -> DetectedBoxes:
     """The boxes of persons in these images (`id`, `width`, `height`) whose score is at least `min_score`.
 
     Other categories and images are left out. Boxes stay as the detector gave them, also over the border of the image,
     for their centre and size decide the crop: so do the loaders of HRNet (lib/dataset/coco.py) and mmpose
     (base_coco_style_dataset.py), which clip annotated boxes only. They also take a box that shows nothing of its image;
-    here it is an error, whatever its score.
+    here it is an error, whatever its score. `tell` is given a sentence on boxes of other images, if there are any.
 
     Raises:
         UserError: missing, unreadable or broken JSON; an entry not of the layout, whatever its image; a box in these
-            images without width or height, or wholly outside; no box left.
+            images without width or height, or wholly outside; boxes that are no [x, y, w, h] in pixels of these images
+            (`bench.data.plausible`); no box left.
     """
     entries = _read_list(file)
     _check_layout(file, entries)
     size_of = {image["id"]: (image["width"], image["height"]) for image in images}
     places = [i for i, e in enumerate(entries) if e["category_id"] == PERSON_CATEGORY and e["image_id"] in size_of]
+    num_others = sum(entry["category_id"] == PERSON_CATEGORY for entry in entries) - len(places)
+    if num_others and tell is not None:
+        tell(f"{file}: {num_others} of {num_others + len(places)} boxes are of other pictures than these")
     boxes = _as_arrays([entries[i] for i in places])
-    _check_shown(file, boxes, [size_of[image_id] for image_id in boxes.image_id.tolist()], places)
+    _check_plausible(file, boxes, [size_of[image_id] for image_id in boxes.image_id.tolist()], places)
     kept = boxes.score >= min_score
     if not kept.any():
         raise UserError(
@@ -112,17 +119,23 @@ def _as_arrays(entries: list[dict[str, Any]]) -> DetectedBoxes:
     )
 
 
-def _check_shown(file: Path, boxes: DetectedBoxes, sizes: list[tuple[int, int]], places: list[int]) -> None:
-    """Refuse the first box that shows nothing of its image: w or h not positive, or wholly outside."""
+def _check_plausible(file: Path, boxes: DetectedBoxes, sizes: list[tuple[int, int]], places: list[int]) -> None:
+    """Refuse the first box that shows nothing of its image, with w or h not positive, or all where they prove it."""
     start, extent = boxes.bbox[:, :2], boxes.bbox[:, 2:]
-    shown = np.minimum(start + extent, np.array(sizes).reshape(-1, 2)) - np.maximum(start, 0)
-    wrong = np.flatnonzero((shown <= 0).any(axis=1))
+    image_size = np.array(sizes, dtype=np.float64).reshape(-1, 2)
+    shown = np.minimum(start + extent, image_size) - np.maximum(start, 0)
+    wrong = np.flatnonzero((shown <= 0).any(axis=1) | (extent <= 0).any(axis=1))
+    labels = labels_of_boxes(np.array(places, dtype=np.int64), boxes.image_id, boxes.bbox, image_size)
     if len(wrong):
         i, (width, height) = wrong[0], sizes[wrong[0]]
+        likely = looks_like(labels.take(wrong)) if len(wrong) >= FEW else ""
         raise UserError(
             f"{file}: entry {places[i]}: bbox: found {boxes.bbox[i].tolist()}, "
             f"wanted w, h > 0 and a part inside of its image of {width} x {height} pixels"
+            f"{f' ({len(wrong)} of {len(places)} boxes are so); {likely}' if likely else ''}"
         )
+    if fault := fault_of_boxes(labels):
+        raise UserError(f"{file}: {fault.text('entry')}")
 
 
 def as_entries(boxes: DetectedBoxes) -> list[dict[str, Any]]:

@@ -9,6 +9,12 @@ KEYPOINT_NAMES = (
 )  # fmt: skip
 NUM_KEYPOINTS = len(KEYPOINT_NAMES)
 
+CROWDPOSE_NAMES = (
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
+    "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck",
+)  # fmt: skip
+"""The 14 keypoints of CrowdPose (Li et al., CVPR 2019)."""
+
 FLIP_PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
 """Left and right partners, as keypoint indices."""
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from bench.data.coco import CocoDict, Person, check_annotation, check_image, is_scored, read_coco
+from bench.data.checks import faults_of
+from bench.data.coco import CocoDict, Person, check_image, inspect_image, is_scored, read_coco
 from bench.data.hashing import sha256_of
 from bench.errors import UserError
 
@@ -38,13 +38,14 @@ class Source(NamedTuple):
     file: Path
     content: CocoDict
     annotations: dict[int, list[CocoDict]]  # by image id
+    faults: dict[int, str]  # by annotation id
 
     @classmethod
     def open(cls, root: Path, split: str) -> "Source":
         """Read `<root>/annotations/person_keypoints_<split>.json`.
 
         Raises:
-            UserError: the file is missing or broken, or an annotation names an image that is not there.
+            UserError: the file is missing, broken, or wrong as a whole: see `bench.data.checks.faults_of`.
         """
         file = root / "annotations" / f"person_keypoints_{split}.json"
         if not file.exists():
@@ -54,20 +55,16 @@ class Source(NamedTuple):
             )
         content = read_coco(file)
         annotations: dict[int, list[CocoDict]] = defaultdict(list)
-        image_ids = {image["id"] for image in content["images"]}
+        faults = faults_of(file, content)
         for annotation in content["annotations"]:
-            image_id = annotation.get("image_id")
-            if type(image_id) is not int or image_id not in image_ids:
-                raise UserError(
-                    f"{file}: annotation {annotation['id']}: image_id: found {image_id!r}, wanted the id of an image"
-                )
-            annotations[image_id].append(annotation)
-        return cls(root, split, file, content, dict(annotations))
+            annotations[annotation["image_id"]].append(annotation)
+        return cls(root, split, file, content, dict(annotations), faults)
 
 
 class Chosen(NamedTuple):
     images: list[CocoDict]
     skipped: list[str]
+    turned: list[str]  # file names of pictures that an EXIF tag asks to turn
 
 
 class Selection:
@@ -76,6 +73,7 @@ class Selection:
     def __init__(self, source: Source, seed: int, *, skip_broken: bool) -> None:
         self.source = source
         self.skip_broken = skip_broken
+        self._turned: set[str] = set()
         images = [image for image in source.content["images"] if image["id"] in source.annotations]
         order = np.random.default_rng(seed).permutation(len(images))
         self._left = [images[i] for i in order]
@@ -111,7 +109,8 @@ class Selection:
                 f"wanted {num_persons} ({len(skipped)} images skipped as broken)"
             )
         self._left = rest
-        return Chosen(chosen, skipped)
+        names = sorted(image["file_name"] for image in chosen)
+        return Chosen(chosen, skipped, [name for name in names if name in self._turned])
 
     def _count(self, image: CocoDict) -> int:
         return sum(is_scored(annotation) for annotation in self.source.annotations[image["id"]])
@@ -134,26 +133,24 @@ class Selection:
         if fault:
             return f"{self.source.file}: image {image['id']}: {fault}"
         for annotation in self.source.annotations[image["id"]]:
-            fault = check_annotation(annotation)
+            fault = self.source.faults.get(annotation["id"])
             if fault:
                 return f"{self.source.file}: annotation {annotation['id']}: {fault}"
-        return _image_fault(self.source.root / self.source.split / image["file_name"], image)
+        return self._picture_fault(image)
 
-
-def _image_fault(file: Path, image: CocoDict) -> str | None:
-    """Decode the whole picture once: OpenCV would fill the lost part of a cut JPEG without a word."""
-    wanted = (image["width"], image["height"])
-    try:
-        with Image.open(file) as picture:
-            if picture.size != wanted:
-                return f"{file}: image {image['id']} has size {picture.size}, wanted {wanted} as annotated"
-            picture.load()
-    except FileNotFoundError:
-        return f"{file}: image {image['id']} is missing, wanted a picture of {wanted[0]} x {wanted[1]} pixels"
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0]
-        return f"{file}: image {image['id']} is broken ({reason}), wanted a picture that decodes"
-    return None
+    def _picture_fault(self, image: CocoDict) -> str | None:
+        file, wanted = self.source.root / self.source.split / image["file_name"], (image["width"], image["height"])
+        if not file.exists():
+            return f"{file}: image {image['id']} is missing, wanted a picture of {wanted[0]} x {wanted[1]} pixels"
+        try:
+            stored = inspect_image(file)
+        except UserError as error:
+            return f"{file}: image {image['id']} is broken, wanted a picture that decodes: {error}"
+        if stored.turned:
+            self._turned.add(image["file_name"])
+        if fault := stored.size_fault(wanted):
+            return f"{file}: image {image['id']}: {fault}"
+        return None
 
 
 def build_manifest(source: Source, chosen: Chosen, seed: int, sha256: str) -> CocoDict:
@@ -170,6 +167,7 @@ def build_manifest(source: Source, chosen: Chosen, seed: int, sha256: str) -> Co
             "num_images": len(images),
             "num_persons": sum(is_scored(annotation) for annotation in annotations),
             "skipped": chosen.skipped,
+            "turned": chosen.turned,
         },
         "images": [{**image, "file_name": f"{source.split}/{image['file_name']}"} for image in images],
         "annotations": annotations,

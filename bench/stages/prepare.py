@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import cast
 
 from bench.config import DataParams, DrawnPeople
-from bench.data.coco import CocoDict, persons_of
+from bench.data.coco import CocoDict, persons_of, turned_sentence
 from bench.data.detections import DetectedBoxes, as_entries, read_detections
 from bench.data.presence import empty_class_lines
 from bench.data.subset import build_manifests
@@ -49,6 +49,8 @@ def write_manifests(profile: str, params: DataParams) -> None:
         print(f"{name}: {info['num_persons']} persons in {info['num_images']} images{skipped}")
         for line in empty_class_lines(name, labels_of(persons_of(manifest))):
             print(line)
+        if info["turned"]:
+            print(f"{name}: {turned_sentence(info['turned'], info['num_images'])}")
     write_json(detections_file(profile), NO_DETECTIONS if boxes is None else as_entries(boxes))
     if boxes is not None:
         print(f"val: {len(boxes.score)} detected boxes")

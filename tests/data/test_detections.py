@@ -184,3 +184,40 @@ def test_a_hundred_thousand_entries_are_quick(write: Write) -> None:
     start = time.process_time()
     assert len(read_detections(file, IMAGES, 0.0).score) == 100_000
     assert time.process_time() - start < 2  # half a second on an idle core
+
+
+def many_boxes(edit: Callable[[np.ndarray], np.ndarray] = lambda bbox: bbox) -> list[Entry]:
+    """Of 40 people all over eight pictures of 640 x 480 pixels."""
+    rng = np.random.default_rng(0)
+    size = np.array([640, 480])
+    extent = rng.uniform(0.15, 0.5, (40, 2)) * size
+    start = rng.uniform(-0.1, 1.1, (40, 2)).clip(0, 1) * (size - extent)
+    boxes = edit(np.hstack([start, extent]))
+    return [entry(i % 8, bbox=bbox) for i, bbox in enumerate(boxes.tolist())]
+
+
+EIGHT = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda b: np.hstack([b[:, :2], b[:, :2] + b[:, 2:]]), r"the boxes look like \[x1, y1, x2, y2\]$"),
+        (lambda b: b / (640, 480, 640, 480), "found 40 of 40 boxes smaller than 1.5 pixels, .*values from 0 to 1$"),
+        (lambda b: b * 100 / (640, 480, 640, 480), "are they per cent, or labels of a smaller copy of the picture.$"),
+        (lambda b: b / 2, "no boxes of 40 people beyond 50% of the width and 50% of the height"),
+        (lambda b: b * 1.5, "in another size, 1.5 times this one$"),
+    ],
+)
+def test_boxes_that_are_no_pixels_of_these_images_are_refused(
+    write: Write, edit: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    assert len(read_detections(write(many_boxes()), EIGHT, 0.0).score) == 40
+    with pytest.raises(UserError, match=rf"boxes\.json: entry \d+.*{message}"):
+        read_detections(write(many_boxes(edit)), EIGHT, 0.0)
+
+
+def test_boxes_of_other_images_are_told(write: Write) -> None:
+    told: list[str] = []
+    read_detections(write([entry(), entry(8), entry(9), entry(category_id=2)]), IMAGES, 0.0, told.append)
+    assert [sentence.partition(": ")[2] for sentence in told] == ["2 of 3 boxes are of other pictures than these"]

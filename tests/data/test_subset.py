@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from bench.config import DataParams
 from bench.data.coco import CocoDict, is_scored, persons_of
 from bench.data.subset import build_manifests
 from bench.errors import UserError
@@ -14,6 +16,8 @@ from bench.stages import prepare
 from bench.stages.files import plan_dir, write_json
 
 PROFILE = "own"
+CASES = Path(__file__).parents[3] / "shared" / "cases"
+BARE_PARAMS = {"detections": None, "min_detection_score": None, "on_broken": "error", "drawn": None}
 ASKED: dict[str, Any] = {"train": 9, "calibration": 4, "val": 8}
 
 
@@ -106,6 +110,54 @@ def test_a_broken_image_is_an_error_or_a_counted_skip(coco_root: Path) -> None:
     assert manifests["train"]["info"]["num_persons"] == 24 - (2 + 3 + 1) - 4
 
 
+def _tag(file: Path, orientation: int) -> None:
+    """Ask viewers to turn a JPEG."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(file) as picture:
+        picture.save(file, exif=exif)
+
+
+def test_pictures_that_a_tag_asks_to_turn_are_said(
+    coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a turn leaves the size: nothing shows on which pixels the labels were drawn."""
+    _tag(coco_root / "train2017" / "000000000002.jpg", 3)
+    manifests = build(coco_root, ASKED | {"train": "all"})
+    turned = manifests["train"]["info"]["turned"] + manifests["calibration"]["info"]["turned"]
+    assert turned == ["000000000002.jpg"]
+    assert manifests["val"]["info"]["turned"] == []
+    monkeypatch.chdir(tmp_path)
+    params = {"source": "coco", "root": str(coco_root), "num_persons": ASKED | {"train": "all"}, "seed": 0}
+    prepare.write_manifests("own", DataParams.model_validate(BARE_PARAMS | params))
+    said = capsys.readouterr().out
+    assert said.count("1 of ") == 1
+    assert "an EXIF tag that asks viewers to turn them (000000000002.jpg). They are taken as stored" in said
+
+
+def test_labels_of_a_turned_size_are_refused(coco_root: Path) -> None:
+    """By a quarter, with the size that viewers show: the labels were drawn on turned pixels."""
+    for file in (coco_root / "train2017").iterdir():
+        _tag(file, 6)
+    assert build(coco_root)["train"]["info"]["turned"]  # as stored, as COCO's labels are
+    file = coco_root / "annotations/person_keypoints_train2017.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image |= {"width": 48, "height": 40}
+    file.write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match=r"found 40 x 48 pixels, wanted 48 x 40 as annotated once its EXIF tag is follow"
+    ):
+        build(coco_root)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no shared cases here")
+def test_the_shared_pictures_upside_down_are_said() -> None:
+    manifests = build(CASES / "exif180", {"train": "all", "calibration": 20, "val": "all"})
+    for manifest in manifests.values():
+        assert len(manifest["info"]["turned"]) == manifest["info"]["num_images"]
+
+
 def _keypoint(value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda content: content["annotations"][0].update(keypoints=value)
 
@@ -142,7 +194,7 @@ def _image(**values: Any) -> Callable[[dict[str, Any]], None]:
         (_update(id=None), r"annotations\[0\]: found .*, wanted a mapping with a whole-number id"),
         (_update(true_keypoints=[1]), "annotation 100: true_keypoints: found"),
         (_image(width="40"), "image 1: width: found '40', wanted a whole number of pixels"),
-        (_image(width=41), r"image 1 has size \(40, 48\), wanted \(41, 48\) as annotated"),
+        (_image(width=41), "image 1: found 40 x 48 pixels, wanted 41 x 48 as annotated"),
         (_image(file_name="../1.jpg"), "image 1: file_name: found '../1.jpg', wanted a path inside"),
         (_image(file_name="gone.jpg"), "train2017/gone.jpg: image 1 is missing"),
         (lambda content: content.pop("images"), "images: found None, wanted a list"),
