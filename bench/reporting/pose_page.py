@@ -41,9 +41,9 @@ def scores_table(systems: Sequence[PoseResult], people: str) -> Table:
     return Table("pose_scores", f"Poses that can say that a keypoint is not there, on {people}", columns, records)
 
 
-def comparisons_table(answers: Answers, people: str, note: str) -> Table:
+def comparisons_table(answers: Answers, people: str) -> Table:
     title = f"Does saying that a keypoint is not there score? Paired differences on {people}"
-    return comparison_table("differences", title, answers.comparisons, note)
+    return comparison_table("differences", title, answers.comparisons)
 
 
 def head_sentences(answers: Answers) -> str:
