@@ -210,10 +210,10 @@ def _above_geometry(system: PresenceResult) -> Iterator[tuple[str, str, Summary]
             yield policy, best, found[best]
 
 
-def head_table(comparisons: Sequence[tuple[str, Comparison]], people: str, note: str) -> Table:
+def head_table(comparisons: Sequence[tuple[str, Comparison]], people: str) -> Table:
     """The head against thresholding the heatmap."""
     title = f"The presence head minus what the heatmap says, on {people}"
-    return comparison_table("head", title, [comparison for _, comparison in comparisons], note)
+    return comparison_table("head", title, [comparison for _, comparison in comparisons])
 
 
 def head_answer(comparisons: Sequence[tuple[str, Comparison]]) -> str:
