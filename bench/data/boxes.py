@@ -35,7 +35,7 @@ class Picture(NamedTuple):
     @property
     def is_numbered(self) -> bool:
         """Whether its id is the number that it is named by."""
-        return self.file.stem.isascii() and self.file.stem.isdigit() and int(self.file.stem[-19:]) == self.image_id
+        return self.file.stem.isascii() and self.file.stem.isdigit() and int(self.file.stem) == self.image_id
 
 
 Tell = Callable[[str], None]
