@@ -57,13 +57,20 @@ class Labels:
 
     def take(self, index: NDArray[np.integer] | Mask) -> "Labels":
         """Some of them, in the order of `index`."""
-        arrays = (self.annotation_id, self.image_id, self.bbox, self.keypoints, self.labelled, self.image_size)
-        return Labels(*(array[index] for array in arrays), cropped=self.cropped)
+        return Labels(
+            self.annotation_id[index],
+            self.image_id[index],
+            self.bbox[index],
+            self.keypoints[index],
+            self.labelled[index],
+            self.image_size[index],
+            self.cropped,
+        )
 
     @cached_property
     def people(self) -> "Labels":
         """Those with a labelled keypoint, or all where there is none at all."""
-        has_labels = self.labelled.any(axis=1)
+        has_labels = any_of(self.labelled)
         return self.take(has_labels) if has_labels.any() else self
 
     @cached_property
@@ -91,6 +98,11 @@ class Labels:
         outside = np.maximum(-self.keypoints, self.keypoints - self.image_size[:, None])
         beyond = np.maximum(outside, 0).max(axis=-1) / self.image_size.max(axis=-1)[:, None]
         return np.where(self.labelled, beyond, 0.0)
+
+
+def any_of(mask: Mask) -> Mask:
+    """(N,) whether any of each row is."""
+    return np.asarray(mask.any(axis=1))
 
 
 def labels_of(
@@ -197,7 +209,7 @@ def faults_of_people(labels: Labels) -> dict[int, str]:
     for rule in KEYPOINT_RULES if labels.labelled.any() else ():
         found = rule.find(labels)
         shown = labels.keypoints[np.arange(len(found)), found.argmax(axis=1)]
-        faults = _texts("keypoints", rule, labels, found.any(axis=1), shown) | faults
+        faults = _texts("keypoints", rule, labels, any_of(found), shown) | faults
     return faults
 
 
@@ -262,7 +274,7 @@ def _stray(labels: Labels) -> FileFault | None:
     if not labels.labelled.any() or stray.sum() < STRAY * labels.labelled.sum():
         return None
     found = f"{stray.sum()} of {labels.labelled.sum()} labelled keypoints are far from their box"
-    return _file_fault(labels, stray.any(axis=1), found, "boxes that hold their keypoints", OTHER_PERSON)
+    return _file_fault(labels, any_of(stray), found, "boxes that hold their keypoints", OTHER_PERSON)
 
 
 def _corners(labels: Labels) -> FileFault | None:
@@ -325,9 +337,9 @@ def _file_fault(labels: Labels, wrong: Mask, found: str, wanted: str, cause: str
 
 def fault_of_boxes(labels: Labels) -> FileFault | None:
     """What boxes of a detector prove together, or None: unlike annotated ones they may run over the border."""
-    tiny = (labels.bbox[:, 2:] < TINY).all(axis=1)
+    tiny = ~any_of(labels.bbox[:, 2:] >= TINY)
     middle = labels.bbox[:, :2] + labels.bbox[:, 2:] / 2
-    outside = ((middle < 0) | (middle > labels.image_size)).any(axis=1)
+    outside = any_of((middle < 0) | (middle > labels.image_size))
     far = labels.box_beyond > BEYOND
     if len(tiny) and tiny.mean() >= 0.5:
         return _file_fault(labels, tiny, f"{tiny.sum()} of {len(tiny)} boxes smaller than {TINY} pixels", *PIXELS)
@@ -416,7 +428,7 @@ def _readings(labels: Labels) -> Iterator[tuple[str, Labels]]:
 
 def _size_ratio(labels: Labels) -> float:
     """By how much keypoints would have to be larger to lie about the middle of their boxes; 1 without keypoints."""
-    people = labels.take(labels.labelled.any(axis=1))
+    people = labels.take(any_of(labels.labelled))
     if not len(people.bbox):
         return 1.0
     total = np.where(people.labelled[..., None], people.keypoints, 0).sum(axis=1)
