@@ -151,6 +151,26 @@ def test_photographs_can_be_shown(call: Run, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / f"{file.stem}.pose.png")) is not None
 
 
+def test_results_find_their_pictures_by_the_names_of_a_file(call: Run, tmp_path: Path) -> None:
+    """What is not shown is said."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("sea.png", "zoo.png", "new.png"):
+        write_image(folder / name, 40, 30)
+    names = [{"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(("zoo.png", "sea.png"))]
+    (tmp_path / "names.json").write_text(json.dumps({"images": names, "annotations": []}))
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [i + 1, 2, 9, 9], "score": 1} for i in (0, 1, 5)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    files = ("--boxes", tmp_path / "boxes.json", "--images", tmp_path / "names.json")
+    said = call(show.main, folder, "--run", HEAD.name, *files, "--out", tmp_path / "out")
+    sea, zoo = read_shown(tmp_path / "out")
+    assert sea["people"][0]["person_bbox"] == [2, 2, 9, 9]
+    assert zoo["people"][0]["person_bbox"] == [1, 2, 9, 9]
+    assert f"1 of 3 pictures are not in it, the first is {folder / 'new.png'}" in said
+    assert "1 of 3 boxes are of other pictures than these" in said
+    assert "2 people in 2 of 3 pictures" in said
+
+
 def test_bad_input_of_show_is_one_line(
     refused: Callable[..., str], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +188,12 @@ def test_bad_input_of_show_is_one_line(
         json.dumps([{"image_id": 1, "category_id": 1, "bbox": [50, 0, 9, 9], "score": 1}])
     )
     boxes = ("--boxes", str(tmp_path / "boxes.json"))
-    assert "a part inside of its image of 40 x 30 pixels" in refused(show.main, image, *options, *boxes)
+    assert "a.png is not named by a number of its own" in refused(show.main, image, *options, *boxes)
+    assert "found --images without --boxes" in refused(show.main, image, *options, "--images", boxes[1])
+    (tmp_path / "numbered").mkdir()
+    write_image(tmp_path / "numbered" / "1.png", 40, 30)
+    numbered = str(tmp_path / "numbered" / "1.png")
+    assert "a part inside of its image of 40 x 30 pixels" in refused(show.main, numbered, *options, *boxes)
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(show.main, image, *options[:-1], str(tmp_path / "file" / "out"))
     assert "wanted another --out" in refused(show.main, str(tmp_path), *options[:-1], str(tmp_path))

@@ -35,7 +35,7 @@ class Picture(NamedTuple):
     @property
     def is_numbered(self) -> bool:
         """Whether its id is the number that it is named by."""
-        return self.file.stem.isascii() and self.file.stem.isdigit() and int(self.file.stem[-19:]) == self.image_id
+        return self.file.stem.isascii() and self.file.stem.isdigit() and int(self.file.stem) == self.image_id
 
 
 Tell = Callable[[str], None]
@@ -217,7 +217,7 @@ def _check_plausible(file: Path, content: CocoDict, everybody: Sequence[CocoDict
         raise first_of(file, wrong)
 
 
-def _is_within(bbox: object, size: tuple[int, int]) -> bool:
+def _is_within(bbox: object, size: tuple[float, float]) -> bool:
     """Whether a value of JSON is a box that shows something of its image."""
     if not isinstance(bbox, list) or len(bbox) != 4 or any(type(x) not in {int, float} for x in bbox):
         return False

@@ -11,7 +11,8 @@ from typing import Any
 
 from bench.data.coco import COCO_LAYOUT, PERSON_CATEGORY, CocoDict, Layout, check_annotation, is_scored
 from bench.data.keypoints import CROWDPOSE_NAMES, KEYPOINT_NAMES
-from bench.data.plausible import COMMON, fault_of_file, faults_of_people, labels_of
+from bench.data.plausible import COMMON, fault_of_file, faults_of_people
+from bench.data.readings import labels_of
 from bench.errors import UserError
 
 NAMES = {len(names): names for names in (KEYPOINT_NAMES, CROWDPOSE_NAMES)}

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from bench.data.coco import PERSON_CATEGORY, CocoDict
 from bench.data.geometry import Floats
-from bench.data.plausible import FEW, fault_of_boxes, labels_of_boxes, looks_like
+from bench.data.plausible import FEW, fault_of_boxes
+from bench.data.readings import labels_of_boxes, looks_like
 from bench.errors import UserError
 
 

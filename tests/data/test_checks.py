@@ -12,7 +12,7 @@ from bench.data.checks import check_annotations, faults_of
 from bench.data.coco import COCO_LAYOUT, CROWDPOSE_LAYOUT, CocoDict
 from bench.data.cropcoco import read_cropcoco
 from bench.data.keypoints import CROWDPOSE_NAMES, KEYPOINT_NAMES
-from bench.data.plausible import NEAR, Labels, labels_of
+from bench.data.readings import NEAR, Labels, labels_of
 from bench.data.subset import build_manifests
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
