@@ -161,7 +161,7 @@ def test_it_says_on_what_its_numbers_stand(show: Callable[..., str], cut: Path) 
     for part in (
         f"{cut} sha256 {sha256_of([cut])}, {len(people.persons)} persons in {num_images} images",
         f"run p/run-0, checkpoint sha256 {sha256_of([FILES.checkpoint])[:12]}",
-        "Thresholds for F1 and hallucinated are the run's own, max F1 on calibration, policy labelled: presence head 0.",
+        "hallucinated are the run's own, max F1 on calibration, policy labelled: presence head 0.",
         "percentile intervals from 20 resamples of the images, seed 0",
     ):
         assert part in first

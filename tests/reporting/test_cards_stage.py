@@ -66,7 +66,7 @@ def test_peaks_that_say_nothing_have_a_card_without_a_probability(project: Path)
     assert "no probability can be read from it, as peaks are low: nothing to read." in page
     assert "present where its peak is at least 0.2100 (max F1 on calibration)" in page
     assert "`bench.export_hub` refuses" in page
-    for word in ("sigmoid", "Probabilities hold", "build_model"):
+    for word in ("sigmoid", "Probabilities were", "build_model"):
         assert word not in page
     main("demo")
 
