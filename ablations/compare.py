@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ablations.grid import Ablation
-from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_by_question
 from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, oks, presence
 
 
@@ -94,15 +94,15 @@ def _file_name(factor: str) -> str:
 
 
 def compare_sweeps(sweeps: Sequence[Sweep], num_permutations: int, seed: int) -> dict[str, list[Comparison]]:
-    """Every setting beside its parent, by the name of the sweep; all are one family, as one page shows them all."""
+    """Every setting beside its parent, by the name of the sweep; each sweep is a question of its own."""
     contrasts = {
         sweep.name: [
-            Contrast(label, Side(parent.name, parent, key), Side(setting.result.name, setting.result, key))
+            Contrast(label, Side(parent.name, parent, key), Side(setting.result.name, setting.result, key), sweep.name)
             for setting in sweep.changed
             for key, label in sweep.numbers().items()
         ]
         for sweep in sweeps
         for parent in [sweep.parent_result]
     }
-    family = iter(compare_family([c for group in contrasts.values() for c in group], num_permutations, seed))
-    return {name: [next(family) for _ in group] for name, group in contrasts.items()}
+    made = iter(compare_by_question([c for group in contrasts.values() for c in group], num_permutations, seed))
+    return {name: [next(made) for _ in group] for name, group in contrasts.items()}

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict
 from ablations.compare import Sweep, build_sweeps, compare_sweeps, spell
 from ablations.grid import Ablation, by_question
 from ablations.sentences import answer, sweep_sentences
+from bench.metrics.bootstrap import few_images_note
 from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_panels, metric_panels, save
-from bench.reporting.results import Comparison, Result, check_same_images, load_results, resolution_note
+from bench.reporting.results import Comparison, Result, check_same_images, load_results
 from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, Row, oks, presence
 from bench.reporting.tables import Cell, Column, Table, percent
 from bench.stages.command import run_command
@@ -82,12 +83,12 @@ def write_page(folder: Path, plan: AblationsPlan, results: Sequence[Result]) -> 
         PAGE,
         profile=plan.profile,
         people=markdown.people_of(rows),
+        few_images=few_images_note(rows[0].data.num_images),
         how_to_read=markdown.how_to_read(rows),
-        differences=markdown.how_to_read_differences(plan.resampling.num, "this page"),
+        differences=markdown.how_to_read_differences(plan.resampling.num, "one section of this page"),
         limits=markdown.limits(rows),
         bars=bars_note(results),
         note=markdown.empty_class_note(rows),
-        resolution=resolution_note([c for group in comparisons.values() for c in group], plan.resampling.num),
         chapters=write_chapters(folder, sweeps, comparisons),
         provenance=markdown.provenance(rows),
     )
@@ -166,6 +167,8 @@ PAGE = """\
 
 Each section varies one factor of one system, the parent, and leaves all else as it is.
 
+{{ few_images }}
+
 {% for chapter in chapters %}
 - [{{ chapter.question }}](#{{ chapter.name }}) {{ chapter.answer }}
 {% endfor %}
@@ -178,8 +181,6 @@ Each section varies one factor of one system, the parent, and leaves all else as
 **What this does not show.** {{ limits }}
 
 {{ note }}
-
-{{ resolution }}
 
 {% for chapter in chapters %}
 <a id="{{ chapter.name }}"></a>

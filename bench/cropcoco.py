@@ -22,7 +22,7 @@ from bench.data.geometry import Floats
 from bench.data.hashing import sha256_of
 from bench.errors import UserError
 from bench.inference.predict import Predictions
-from bench.metrics.bootstrap import Interval, Method, Resampling, draw_resampling
+from bench.metrics.bootstrap import Interval, Method, Resampling, draw_resampling, few_images_note
 from bench.metrics.presence import POOLED, VIEWS, Labelled, metrics_at, ranking
 from bench.reporting.rows import ALWAYS_PRESENT, HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Row, Source
 from bench.score import UNDEFINED
@@ -65,10 +65,11 @@ def main(
     parts = (
         presence_table(statements, cropcoco, image, resampling),
         localisation_table(found.keypoints, cropcoco, image, resampling),
+        few_images_note(resampling.counts.shape[1]),
         threshold_sentence(statements, asked.row),
         f"{stamp(files, asked.trained, annotations, cropcoco)}; {drawn}; bench.cropcoco {code}",
     )
-    print("\n\n".join(parts))
+    print("\n\n".join(filter(None, parts)))
 
 
 def check_images(cropcoco: CropCoco) -> None:

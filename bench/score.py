@@ -25,7 +25,7 @@ from bench.data.people import Truth
 from bench.data.results import Results, read_results
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation
-from bench.metrics.bootstrap import Interval, Method, Resampling, draw_resampling
+from bench.metrics.bootstrap import Interval, Method, Resampling, draw_resampling, few_images_note
 from bench.metrics.oks import RULES, Rules, match
 from bench.stages.code import import_closure
 from bench.stages.command import run_command
@@ -62,6 +62,8 @@ def main(
     score = score_results(truth, found, RULES[rules], resampling)
     reference = ask_reference(rules, coco, read_entries(results)) if cross_check else None
     print(score_table(score, reference))
+    if few := few_images_note(truth.num_images):
+        print(f"\n{few}")
     if score.with_bbox is not None:
         print(f"\n{BBOX_NOTE}")
     if reference is not None:

@@ -23,7 +23,7 @@ from bench.metrics.faithfulness import DELETION, FAITHFULNESS, INSERTION, MODES,
 from bench.reporting.figures import MARKERS, PALETTE, arrays, house_style, shared_legend
 from bench.reporting.markdown import escape
 from bench.reporting.pictures import caption, show
-from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family, trainings
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_by_question, trainings
 from bench.reporting.rows import Row, by_experiment, run_file
 from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, comparison_table, percent, verdict
 
@@ -83,7 +83,9 @@ def load_systems(runs_dir: Path, rows: Sequence[Row], num_resamples: int, seed: 
         own = [asked[name, row.seed] for row in group]
         tables = [_values(one, image_positions(image_ids, one.image_ids), counts) for one in own]
         replicates = np.stack([np.stack(list(table.values()), axis=1) for table in tables])
-        systems.append(System(Result(name, group, list(tables[0]), replicates, [], "dependency"), own[0]))
+        systems.append(
+            System(Result(name, group, list(tables[0]), replicates, [], "dependency", len(image_ids)), own[0])
+        )
     return systems
 
 
@@ -158,7 +160,7 @@ class Question(NamedTuple):
 
 
 def compare_with_nearness(systems: Sequence[System], num_permutations: int, seed: int) -> list[Question]:
-    """Every map of every system, all corrected together."""
+    """Every map of every system; localisation is one question, presence another."""
     asked = [
         (system, name, what, _contrast(system, name, what))
         for system in systems
@@ -166,9 +168,9 @@ def compare_with_nearness(systems: Sequence[System], num_permutations: int, seed
         if name not in FLOORS
         for what in WHATS
     ]
-    made = compare_family([contrast for *_, contrast in asked], num_permutations, seed)
+    made = compare_by_question([contrast for *_, contrast in asked], num_permutations, seed)
     return [
-        Question(system.name, name, what, comparison._replace(num_images=system.num_images))
+        Question(system.name, name, what, comparison)
         for (system, name, what, _), comparison in zip(asked, made, strict=True)
     ]
 
@@ -177,12 +179,12 @@ def _contrast(system: System, name: str, what: str) -> Contrast:
     first, second = (
         Side(f"{system.name}, {MAPS[side]}", system.result, key(side, what, FAITHFULNESS)) for side in (NEARNESS, name)
     )
-    return Contrast(f"{FAITHFULNESS}, {what}", first, second)
+    return Contrast(f"{FAITHFULNESS}, {what}", first, second, what)
 
 
-def differences_table(questions: Sequence[Question], people: str, note: str) -> Table:
+def differences_table(questions: Sequence[Question], people: str) -> Table:
     title = f"Do maps say more than nearness does? Paired differences on {people}"
-    return comparison_table("differences", title, [question.made for question in questions], note)
+    return comparison_table("differences", title, [question.made for question in questions])
 
 
 def sentences(questions: Sequence[Question]) -> str:

@@ -60,9 +60,9 @@ def stratum(factor: str, level: str, stat: str) -> str:
     return f"stratum/{factor}/{level}/{stat}"
 
 
-def pool(name: str, by_seed: Sequence[Values], num_people: Mapping[str, int]) -> Diagnosis:
+def pool(name: str, by_seed: Sequence[Values], num_people: Mapping[str, int], num_images: int) -> Diagnosis:
     """One system from the numbers of each of its training seeds, with percentile intervals."""
-    return Diagnosis(name, pool_numbers(by_seed), num_people, len(by_seed))
+    return Diagnosis(name, pool_numbers(by_seed, num_images), num_people, len(by_seed))
 
 
 def kinds_table(systems: Sequence[Diagnosis], people: str) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from bench.data.keypoints import KEYPOINT_NAMES
+from bench.metrics.bootstrap import few_images_note
 from bench.reporting.rows import Protocol, Row, by_experiment
 
 UNDEFINED = "\N{EN DASH}"
@@ -51,11 +52,12 @@ def one_line(rows: Sequence[Row]) -> str:
     systems = len(by_experiment(rows))
     people = people_of(rows)
     source = "" if data.name == people else f" ({escape(data.name)})"
+    few = few_images_note(data.num_images)
     return (
         f"{systems} system{'s' if systems > 1 else ''}, training seed{'s' if len(seeds) > 1 else ''} "
         f"{', '.join(map(str, seeds))}, tested on {people}{source}: {data.num_persons} "
         f"persons in {data.num_images} images, {data.num_present} keypoints present and {data.num_absent} absent "
-        f"(policy {escape(rows[0].protocol.policy)})."
+        f"(policy {escape(rows[0].protocol.policy)}).{f' **{few}**' if few else ''}"
     )
 
 
@@ -84,13 +86,15 @@ MANY_SEEDS = (
 DIFFERENCES = """\
 - **Differences** are paired: both sides saw the same images, and every resample is taken of both, so what they share \
 cancels. **p** is two-sided; for AP and AR of single trainings from a permutation test (each image's poses are traded \
-between the two by coin, {num} times), else from the bootstrap. **p, Holm** corrects for all lines of {family}: only \
-below .05 is a line more than chance. **Smallest detectable** is the true difference that this many images would show \
-with 80 % power: a difference that is not there may still be one below it."""
+between the two by coin, {num} times), else from the bootstrap. **p, corrected** corrects for all lines of {family} \
+(step-down max-T, Westfall and Young 1993): only below .05 is a line more than chance. With n images no p is below \
+2^(1-n). A line that no image could change is **unchanged** and has no p. **Smallest detectable** is the true \
+difference that this many images would show with 80 % power: a line that is not clear may still hide a smaller one."""
 
 
-def how_to_read_differences(num_permutations: int, family: str = "the table") -> str:
-    """What the words of a table of comparisons mean; `family` is what the correction is for."""
+def how_to_read_differences(num_permutations: int, family: str) -> str:
+    """What the words of a table of comparisons mean; `family` is the question whose lines are corrected
+    together."""
     return DIFFERENCES.format(num=num_permutations, family=family)
 
 

@@ -49,9 +49,9 @@ def _lines(system: PoseResult, headline: str) -> list[tuple[str, Source]]:
     return [(headline, system.main_source), *system.lines]
 
 
-def comparisons_table(answers: Answers, people: str, note: str) -> Table:
+def comparisons_table(answers: Answers, people: str) -> Table:
     title = f"Does saying that a keypoint is not there score? Paired differences on {people}"
-    return comparison_table("differences", title, answers.comparisons, note)
+    return comparison_table("differences", title, answers.comparisons)
 
 
 def head_sentences(answers: Answers) -> str:

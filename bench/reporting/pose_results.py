@@ -21,7 +21,7 @@ from bench.reporting.results import (
     Side,
     Summary,
     check_same_images,
-    compare_family,
+    compare_by_question,
     read_replicates,
     trainings,
 )
@@ -43,7 +43,7 @@ SCORES = {
 }
 """Every score, as the page names it."""
 COMPARED = (GATED, f"{GATED}_area", EX_EDGE, "keypoint_AP")
-"""Those by which a head and the peak of its system are compared: few, as all p-values are corrected together."""
+"""Those by which a head and the peak of its system are compared: few, as their p-values are corrected together."""
 
 
 def key(policy: str, source: Source, score: str) -> str:
@@ -134,7 +134,7 @@ class Question(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """All comparisons of the page, corrected together."""
+    """All comparisons of the page. Heads are one question, gates another."""
 
     heads: list[Question]  # the head minus the peak of the same system
     gates: list[Question]  # suppressing at the threshold minus emitting everything
@@ -147,9 +147,7 @@ class Answers(NamedTuple):
 def answer(systems: Sequence[PoseResult], num_permutations: int, seed: int) -> Answers:
     """Compare heads with peaks, and gates with none."""
     heads, gates = list(_head_contrasts(systems)), list(_gate_contrasts(systems))
-    if not gates:  # every head has its gate
-        return Answers([], [])
-    made = compare_family([contrast for *_, contrast in (*heads, *gates)], num_permutations, seed)
+    made = compare_by_question([contrast for *_, contrast in (*heads, *gates)], num_permutations, seed)
     asked = [
         Question(system, policy, source, comparison)
         for (system, policy, source, _), comparison in zip((*heads, *gates), made, strict=True)
@@ -168,7 +166,7 @@ def _head_contrasts(systems: Sequence[PoseResult]) -> Iterator[Asked]:
                     Side(f"{system.name}, {SOURCES[source]}", system.result, key(policy, source, score))
                     for source in (HEATMAP_PEAK, PRESENCE_HEAD)
                 )
-                yield system.name, policy, PRESENCE_HEAD, Contrast(f"{SCORES[score]}, {policy}", peak, head)
+                yield system.name, policy, PRESENCE_HEAD, Contrast(f"{SCORES[score]}, {policy}", peak, head, "heads")
 
 
 def _gate_contrasts(systems: Sequence[PoseResult]) -> Iterator[Asked]:
@@ -177,4 +175,4 @@ def _gate_contrasts(systems: Sequence[PoseResult]) -> Iterator[Asked]:
             said = f"{system.name}, {SOURCES[source]}"
             everything = Side(f"{system.name}, everything emitted", system.result, key(policy, source, EMIT_ALL))
             gated = Side(said, system.result, key(policy, source, GATED))
-            yield system.name, policy, source, Contrast(f"{SCORES[GATED]}, {policy}", everything, gated)
+            yield system.name, policy, source, Contrast(f"{SCORES[GATED]}, {policy}", everything, gated, "gates")

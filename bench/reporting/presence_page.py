@@ -184,10 +184,10 @@ def _percent(number: Summary, *, signed: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def head_table(comparisons: Sequence[tuple[str, Comparison]], people: str, note: str) -> Table:
+def head_table(comparisons: Sequence[tuple[str, Comparison]], people: str) -> Table:
     """The head against thresholding the heatmap."""
     title = f"The presence head minus what the heatmap says, on {people}"
-    return comparison_table("head", title, [comparison for _, comparison in comparisons], note)
+    return comparison_table("head", title, [comparison for _, comparison in comparisons])
 
 
 def head_answer(comparisons: Sequence[tuple[str, Comparison]]) -> str:

@@ -26,7 +26,7 @@ from bench.reporting.results import (
     Side,
     Summary,
     check_same_images,
-    compare_family,
+    compare_by_question,
     paired_difference,
     pool_columns,
     summarise,
@@ -147,7 +147,7 @@ def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PresenceResult:
     result = Result(name, rows, keys, np.stack(replicates), [], "presence")
     measured = tables[0]["value"].dropna()  # a heatmap always has its peak
     policies = [policy for policy in POLICIES if key(policy, PEAK, "AUROC") in measured.index]
-    return PresenceResult(result, pool_columns(keys, result.replicates), tables, curves, policies)
+    return PresenceResult(result, pool_columns(keys, result.replicates, result.num_images), tables, curves, policies)
 
 
 COLUMNS = ("policy", "source", "rule", "view", "metric", "value", "low", "high")
@@ -191,20 +191,20 @@ def lines_of(systems: Sequence[PresenceResult], policy: str, own: Sequence[str])
 
 def difference(first: Side, second: Side) -> Summary:
     """Second minus first, paired, without a test."""
-    contrast = Contrast("", first, second)
+    contrast = Contrast("", first, second, "")
     return summarise(paired_difference(contrast).interval, contrast.num_seeds)
 
 
 def head_comparisons(systems: Sequence[PresenceResult], num: int, seed: int) -> list[tuple[str, Comparison]]:
     """Policy and comparison: the head minus the heatmap peak, the logistic regression and box geometry, AUROC and F1,
-    under every policy. All p-values of the page are made here, so they are corrected together."""
+    under every policy. Whether it is above one of these is one question, to all systems and policies."""
     contrasts: list[tuple[str, Contrast]] = []
     for system in systems:
         for policy in system.policies:
             if system.has_source(policy, HEAD):
                 for other in (name for name in (PEAK, LOGISTIC, BOX_GEOMETRY) if system.has_source(policy, name)):
                     contrasts += [(policy, _contrast(system, policy, other, metric)) for metric in TESTED]
-    made = compare_family([contrast for _, contrast in contrasts], num, seed) if contrasts else []
+    made = compare_by_question([contrast for _, contrast in contrasts], num, seed)
     return [(policy, comparison) for (policy, _), comparison in zip(contrasts, made, strict=True)]
 
 
@@ -212,7 +212,7 @@ def _contrast(system: PresenceResult, policy: str, other: str, metric: str) -> C
     first, second = (
         system.side(policy, source, metric, f"{system.name}, {SOURCES[source]}") for source in (other, HEAD)
     )
-    return Contrast(f"{metric}, {policy}", first, second)
+    return Contrast(f"{metric}, {policy}", first, second, other)
 
 
 def rank_agreement(systems: Sequence[PresenceResult], metric: str, first: str, second: str) -> Summary:
@@ -221,7 +221,7 @@ def rank_agreement(systems: Sequence[PresenceResult], metric: str, first: str, s
     if len(systems) < 2:
         return Summary(None, None, None, None, num_seeds)
     tau = kendall_tau(*(np.stack([_column(s, policy, metric) for s in systems], axis=1) for policy in (first, second)))
-    return summarise(percentile_interval(float(tau[0]), tau[1:]), num_seeds)
+    return summarise(percentile_interval(float(tau[0]), tau[1:], systems[0].result.num_images), num_seeds)
 
 
 def _column(system: PresenceResult, policy: str, metric: str) -> Floats:

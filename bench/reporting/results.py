@@ -16,13 +16,14 @@ from bench.data.parquet import UNREADABLE, write_parquet
 from bench.errors import UserError
 from bench.metrics.average_precision import mix
 from bench.metrics.bootstrap import (
+    MIN_IMAGES,
     Difference,
     Interval,
     compare,
-    holm,
+    correct,
+    p_values,
     percentile_interval,
     percentile_intervals,
-    permutation_p,
     pool_seeds,
 )
 from bench.metrics.many_sets import ManySets
@@ -32,6 +33,10 @@ from bench.reporting.rows import Row, by_experiment, load_rows, oks, run_file
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Floats]  # name of a number -> (S,)
+NOT_CLEAR = "not clearly different"
+MIN_KEYPOINTS = 30
+"""A class with fewer keypoints, absent or present, is too small to judge by: one keypoint moves its share by more than
+3 points, and of as many the normal approximation behind an interval begins to hold."""
 LEVEL = 0.05  # of tests; 1 - CONFIDENCE but for its rounding
 POOLING_SEED = 0  # of the draws of training seeds; every result draws alike, so that differences stay paired
 
@@ -56,6 +61,11 @@ class Result(NamedTuple):
     replicates: Floats  # (E, S, M)
     matches_files: list[Path]  # E
     stage: str = "evaluate"  # that writes all of these
+    drawn_images: int | None = None  # of which the numbers are, where these are fewer than those of the split
+
+    @property
+    def num_images(self) -> int:
+        return self.drawn_images or self.row.data.num_images
 
     @property
     def row(self) -> Row:
@@ -78,7 +88,7 @@ class Result(NamedTuple):
             return Summary(None, None, None, None, num_seeds)
         pooled = pool_seeds(column, np.random.default_rng(POOLING_SEED))[:, 0]
         sd = float(column[:, 0, 0].std(ddof=1)) if num_seeds > 1 else None
-        return summarise(percentile_interval(float(pooled[0]), pooled[1:]), num_seeds, sd)
+        return summarise(percentile_interval(float(pooled[0]), pooled[1:], self.num_images), num_seeds, sd)
 
 
 def summarise(interval: Interval, num_seeds: int, sd: float | None = None) -> Summary:
@@ -87,16 +97,17 @@ def summarise(interval: Interval, num_seeds: int, sd: float | None = None) -> Su
     return Summary(value, low, high, sd, num_seeds)
 
 
-def pool_numbers(by_seed: Sequence[Values]) -> dict[str, Summary]:
+def pool_numbers(by_seed: Sequence[Values], num_images: int) -> dict[str, Summary]:
     """The numbers of all training seeds together, with percentile intervals."""
     keys = list(by_seed[0])
-    return pool_columns(keys, np.stack([np.stack([seed[key] for key in keys], axis=1) for seed in by_seed]))
+    values = np.stack([np.stack([seed[key] for key in keys], axis=1) for seed in by_seed])
+    return pool_columns(keys, values, num_images)
 
 
-def pool_columns(keys: Sequence[str], values: Floats) -> dict[str, Summary]:
+def pool_columns(keys: Sequence[str], values: Floats, num_images: int) -> dict[str, Summary]:
     """The same from the numbers' values (E, S, M)."""
     pooled = np.ascontiguousarray(pool_seeds(values, np.random.default_rng(POOLING_SEED)).T)  # (M, S)
-    intervals = percentile_intervals(pooled[:, 0], pooled[:, 1:])
+    intervals = percentile_intervals(pooled[:, 0], pooled[:, 1:], num_images)
     return {key: summarise(interval, len(values)) for key, interval in zip(keys, intervals, strict=True)}
 
 
@@ -187,11 +198,13 @@ class Side(NamedTuple):
 
 
 class Contrast(NamedTuple):
-    """What is compared: `label` names the number."""
+    """What is compared: `label` names the number, `question` what a reader asks: p-values are corrected for all
+    contrasts that answer the same one."""
 
     label: str
     first: Side
     second: Side
+    question: str
 
     @property
     def stat(self) -> str | None:
@@ -211,47 +224,102 @@ class Contrast(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Second minus first. `p_family` is corrected for all comparisons that were made together (Holm)."""
+    """Second minus first. `p_corrected` is corrected for all comparisons that answer the same question; it is None, as
+    p is, where nothing was tested."""
 
     first: str
     second: str
     label: str
     difference: Summary
     p: float | None
-    p_family: float | None
+    p_corrected: float | None
     detectable: float | None
     test: str
     num_images: int
+    is_scarce: bool = False  # one of the two classes has too few keypoints to judge by
 
     @property
     def is_clear(self) -> bool:
-        """Whether the difference is more than chance: its interval leaves out 0, and so does its p-value, corrected for
-        the family. A permutation of images knows nothing of another training; the interval over seeds does."""
+        """Whether the difference is more than chance: its interval leaves out 0, and so does its corrected p-value. A
+        permutation of images knows nothing of another training; the interval over seeds does."""
         low, high = self.difference.low, self.difference.high
-        if self.p_family is None or low is None or high is None:
+        if self.p_corrected is None or low is None or high is None or self.is_scarce or self.num_images < MIN_IMAGES:
             return False
-        return self.p_family < LEVEL and (low > 0 or high < 0)
+        return self.p_corrected < LEVEL and (low > 0 or high < 0)
+
+    @property
+    def verdict(self) -> str:
+        """In words: better or worse only where it is clear, and else why not."""
+        if self.is_clear:
+            return "better" if (self.difference.value or 0.0) > 0 else "worse"
+        if self.is_unchanged:
+            return "unchanged"
+        if self.num_images < MIN_IMAGES:
+            return f"too few images (n < {MIN_IMAGES})"
+        return f"too few absent or present keypoints (n < {MIN_KEYPOINTS})" if self.is_scarce else NOT_CLEAR
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it is 0 by construction, whatever the images."""
+        return self.p is None and self.difference[:3] == (0, 0, 0)
 
 
-def compare_family(contrasts: Sequence[Contrast], num_permutations: int, seed: int) -> list[Comparison]:
-    """Paired comparisons that are reported together, hence corrected together.
+class Tested(NamedTuple):
+    """A contrast's difference with its interval, and what its test compares."""
+
+    difference: Difference
+    observed: float  # NaN where nothing can be tested
+    null: Floats  # (B,)
+
+    @classmethod
+    def of(cls, difference: Difference, observed: float, null: Floats) -> "Tested":
+        return cls(difference, observed if difference.is_tested else np.nan, null)
+
+
+def compare_by_question(contrasts: Sequence[Contrast], num_permutations: int, seed: int) -> list[Comparison]:
+    """Paired comparisons; those with one question are corrected together.
 
     OKS numbers of one training each are tested by a permutation of images between the two, from their stored matches;
     the others by the bootstrap (`Contrast.test`).
     """
+    tested = _test(contrasts, num_permutations, seed)
+    groups: dict[str, list[int]] = {}
+    for i, contrast in enumerate(contrasts):
+        groups.setdefault(contrast.question, []).append(i)
+    found: dict[int, Comparison] = {}
+    for places in groups.values():
+        made = _answer([contrasts[i] for i in places], [tested[i] for i in places])
+        found |= dict(zip(places, made, strict=True))
+    return [found[i] for i in range(len(contrasts))]
+
+
+def _answer(contrasts: Sequence[Contrast], tested: Sequence[Tested]) -> list[Comparison]:
+    """The comparisons of one question. Draws of the shorter test are taken again where two tests differ in number; that
+    makes no p-value smaller, as the corrected one is at least the other."""
+    num_images = contrasts[0].first.result.num_images
+    observed = np.array([one.observed for one in tested])
+    pairs = zip(observed, tested, strict=True)
+    p = np.array([p_values(np.array([x]), one.null[:, None], num_images)[0] for x, one in pairs])
+    num_draws = max(len(one.null) for one in tested)
+    corrected = correct(observed, np.stack([np.resize(one.null, num_draws) for one in tested], axis=1), p)
+    return [
+        _comparison(contrast, one.difference, *both)
+        for contrast, one, *both in zip(contrasts, tested, p, corrected, strict=True)
+    ]
+
+
+def _test(contrasts: Sequence[Contrast], num_permutations: int, seed: int) -> list[Tested]:
     differences = [paired_difference(contrast) for contrast in contrasts]
-    p_values = np.array([difference.p for difference in differences])
+    tested = [Tested.of(found, found.interval.value, found.null) for found in differences]
     together = _permuted_together(contrasts)
     trades = []
     for places in together:
         first, second = contrasts[places[0]].first.result, contrasts[places[0]].second.result
         trades.append(Trade.of(first, second, [str(contrasts[i].stat) for i in places], num_permutations, seed))
-    for places, found in zip(together, map_on_cores(permutation_test, trades), strict=True):
-        p_values[places] = found
-    return [
-        _comparison(contrast, difference, p, p_family)
-        for contrast, difference, p, p_family in zip(contrasts, differences, p_values, holm(p_values), strict=True)
-    ]
+    for places, nulls in zip(together, map_on_cores(permuted_differences, trades), strict=True):
+        for i, null in zip(places, nulls.T, strict=True):
+            tested[i] = Tested.of(differences[i], float(null[0]), null[1:])
+    return tested
 
 
 def _permuted_together(contrasts: Sequence[Contrast]) -> list[list[int]]:
@@ -263,9 +331,9 @@ def _permuted_together(contrasts: Sequence[Contrast]) -> list[list[int]]:
     return list(pairs.values())
 
 
-def _comparison(contrast: Contrast, difference: Difference, p: float, p_family: float) -> Comparison:
-    p_or_none, family_or_none, detectable = (
-        None if np.isnan(number) else float(number) for number in (p, p_family, difference.detectable)
+def _comparison(contrast: Contrast, difference: Difference, p: float, p_corrected: float) -> Comparison:
+    p_or_none, corrected_or_none, detectable = (
+        None if np.isnan(number) else float(number) for number in (p, p_corrected, difference.detectable)
     )
     return Comparison(
         contrast.first.name,
@@ -273,10 +341,10 @@ def _comparison(contrast: Contrast, difference: Difference, p: float, p_family: 
         contrast.label,
         summarise(difference.interval, contrast.num_seeds),
         p_or_none,
-        family_or_none,
+        corrected_or_none,
         detectable,
         contrast.test,
-        contrast.first.result.row.data.num_images,
+        contrast.first.result.num_images,
     )
 
 
@@ -284,7 +352,7 @@ def paired_difference(contrast: Contrast) -> Difference:
     """On the same images, draw by draw and seed by seed."""
     differences = contrast.second.column - contrast.first.column
     pooled = pool_seeds(differences, np.random.default_rng(POOLING_SEED))[:, 0]
-    return compare(np.zeros_like(pooled), pooled)
+    return compare(np.zeros_like(pooled), pooled, contrast.first.result.num_images)
 
 
 class Trade(NamedTuple):
@@ -304,24 +372,12 @@ class Trade(NamedTuple):
         return cls(matches, stats, first.row.data.num_images, num_permutations, seed)
 
 
-def permutation_test(trade: Trade) -> Floats:
-    """p-values of the numbers: how often the two models differ as much when they trade images by coin."""
+def permuted_differences(trade: Trade) -> Floats:
+    """The numbers' differences (1 + B, M): as they are, then where the two models trade images by coin."""
     mixed = ManySets(mix(*(read_matches(*file) for file in trade.matches)))
     coins = np.random.default_rng(trade.seed).integers(2, size=(trade.num_permutations, trade.num_images))
-    coins = np.concatenate([np.zeros_like(coins[:1]), coins])  # nothing is traded, first
+    coins = np.concatenate([np.zeros_like(coins[:1]), coins])
     traded, kept = (
         mixed.stats_of_sets(trade.stats, np.hstack(sides)) for sides in ([coins, 1 - coins], [1 - coins, coins])
     )
-    differences = traded - kept
-    return permutation_p(differences[0], differences[1:])
-
-
-def resolution_note(comparisons: Sequence[Comparison], num_resamples: int) -> str:
-    """A warning where so many are compared that no p-value could be small enough; else empty."""
-    smallest = 2 / (num_resamples + 1) * len(comparisons)
-    if smallest < LEVEL:
-        return ""
-    return (
-        f"> **{num_resamples} resamples are too few for {len(comparisons)} comparisons:** the smallest p, corrected, "
-        f"is {smallest:.3f}. Raise `evaluate.num_resamples`."
-    )
+    return np.asarray(traded - kept)

@@ -191,14 +191,15 @@ def score_rules_table(results: Sequence[Result], people: str) -> Table:
 
 
 def comparison_table(name: str, title: str, comparisons: Sequence[Comparison], note: str = "") -> Table:
-    """Paired differences that were made together: one line each."""
+    """Paired differences, one line each."""
     columns = [
         Column("second", "of"),
         Column("first", "minus"),
         Column("metric", "metric"),
         POINTS,
         Column("p", "p", decimals=4),
-        Column("p_family", "p, Holm", decimals=4),
+        Column("p_corrected", "p, corrected", decimals=4),
+        Column("verdict", "verdict"),
         Column("test", "test"),
         Column("detectable", "smallest detectable", "", "points", 100.0, 1),
         SEEDS,
@@ -211,7 +212,8 @@ def comparison_table(name: str, title: str, comparisons: Sequence[Comparison], n
             "metric": comparison.label,
             "difference": comparison.difference,
             "p": comparison.p,
-            "p_family": comparison.p_family,
+            "p_corrected": comparison.p_corrected,
+            "verdict": comparison.verdict,
             "test": comparison.test,
             "detectable": comparison.detectable,
             "seeds": comparison.difference.num_seeds,
@@ -223,10 +225,8 @@ def comparison_table(name: str, title: str, comparisons: Sequence[Comparison], n
 
 
 def verdict(made: Comparison) -> str:
-    """A comparison in words: better or worse only where it is clear."""
-    found = "not clearly different"
-    if made.is_clear:
-        found = "**better**" if (made.difference.value or 0.0) > 0 else "**worse**"
+    """A comparison in words, with its number."""
+    found = f"**{made.verdict}**" if made.is_clear else made.verdict
     return f"{found} ({format_cell(POINTS, made.difference)} points)"
 
 

@@ -12,13 +12,13 @@ from bench.config import DependencyParams
 from bench.data.coco import CocoDict, read_coco
 from bench.data.dependencies import GRADIENT, LAST_LAYER, MAPS, NEARNESS, PRESENCE_GRADIENT, RANDOM, ROLLOUT
 from bench.data.predictions import VAL
+from bench.metrics.bootstrap import few_images_note
 from bench.metrics.faithfulness import DELETION, MODES
 from bench.reporting import dependency as pages
 from bench.reporting import markdown, tables
 from bench.reporting.figures import save
 from bench.reporting.parallel import map_on_cores
 from bench.reporting.pictures import PicturePlan, save_small
-from bench.reporting.results import resolution_note
 from bench.reporting.rows import Row, load_rows
 from bench.stages.command import run_command
 from bench.stages.files import ResamplingPlan, manifest_file, plan_dir, read_model, write_text
@@ -96,8 +96,7 @@ def write_page(
     """Tables, figures and the page that shows them."""
     people = markdown.people_of(rows)
     questions = pages.compare_with_nearness(systems, plan.resampling.num, plan.resampling.seed)
-    note = resolution_note([question.made for question in questions], plan.resampling.num)
-    shown = [pages.faithfulness_table(systems, people), pages.differences_table(questions, people, note)]
+    shown = [pages.faithfulness_table(systems, people), pages.differences_table(questions, people)]
     for table in shown:
         tables.write_csv(table, folder)
     bars = f"95 % intervals over images{f' and {len(plan.seeds)} training seeds' if len(plan.seeds) > 1 else ''}"
@@ -112,6 +111,7 @@ def write_page(
         people=people,
         facts=markdown.one_line(rows),
         note=markdown.mismatch_note(rows),
+        few_images=few_images_note(systems[0].num_images),
         num_keypoints=len(asked.keypoint),
         num_persons=len(np.unique(asked.annotation_ids)),
         num_images=systems[0].num_images,
@@ -120,7 +120,7 @@ def write_page(
         meanings={MAPS[name]: MEANINGS[name] for name in pages.iterate_maps(systems)},
         bars=bars,
         num_resamples=plan.resampling.num,
-        differences=markdown.how_to_read_differences(plan.resampling.num, "the table of differences"),
+        differences=markdown.how_to_read_differences(plan.resampling.num, "localisation, or of presence"),
         sentences=pages.sentences(questions),
         tables={table.name: tables.to_markdown(table) for table in shown},
         pictures={markdown.escape(system): file for system, file in pictures.items()},
@@ -143,7 +143,7 @@ PAGE = """\
 Which parts of the picture make a system put a wrist where it does, and which make it say that the wrist is there?
 Papers show **dependency maps** as an answer, and hardly ever ask whether the maps are right. Here both are done, of
 **{{ num_keypoints }} labelled keypoints of {{ num_persons }} persons in {{ num_images }} images** of the val split,
-drawn at random and the same for all systems.
+drawn at random and the same for all systems. {{ few_images }}
 
 {{ note }}
 
@@ -189,7 +189,7 @@ Each map, minus nearness, in points of faithfulness:
 
 {{ sentences }}
 
-A line is called better or worse where its interval leaves out 0 and its p, Holm, is below .05.
+A line is called better or worse where its interval leaves out 0 and its corrected p is below .05.
 
 ![Faithfulness of every map](faithfulness.png)
 

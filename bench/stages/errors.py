@@ -86,7 +86,7 @@ def open_val(manifest: CocoDict, params: EvaluateParams) -> Val:
 def diagnose_system(plan: ErrorsPlan, val: Val, name: str) -> Diagnosis:
     """All training seeds of a system."""
     runs = [diagnose_run(RunFiles(plan.profile, name, seed), plan.evaluate, val) for seed in plan.seeds]
-    return pool(name, [values for values, _ in runs], runs[0][1])
+    return pool(name, [values for values, _ in runs], runs[0][1], val.truth.num_images)
 
 
 def diagnose_run(files: RunFiles, params: EvaluateParams, val: Val) -> tuple[Values, dict[str, int]]:

@@ -10,7 +10,6 @@ from bench.reporting import markdown, tables
 from bench.reporting import pose_page as pages
 from bench.reporting.figures import save
 from bench.reporting.pose_results import PoseResult, answer, load_pose_scores, policies_of
-from bench.reporting.results import resolution_note
 from bench.reporting.rows import Row, load_rows
 from bench.stages.command import run_command
 from bench.stages.files import ResamplingPlan, plan_dir, read_model, write_text
@@ -46,8 +45,7 @@ def write_page(folder: Path, plan: PoseScoresPlan, rows: Sequence[Row], systems:
     people = markdown.people_of(rows)
     num_resamples = systems[0].result.replicates.shape[1] - 1
     answers = answer(systems, plan.resampling.num, plan.resampling.seed)
-    note = resolution_note(answers.comparisons, num_resamples)
-    shown = [pages.scores_table(systems, plan.policy, people), pages.comparisons_table(answers, people, note)]
+    shown = [pages.scores_table(systems, plan.policy, people), pages.comparisons_table(answers, people)]
     shown = [table for table in shown if table.records]
     for table in shown:
         tables.write_csv(table, folder)
@@ -70,7 +68,7 @@ def write_page(folder: Path, plan: PoseScoresPlan, rows: Sequence[Row], systems:
         threshold_rule=markdown.escape(rows[0].protocol.threshold_rule),
         score_rule=markdown.escape(rows[0].protocol.score_rule),
         oks_nms=markdown.escape(rows[0].protocol.oks_nms),
-        differences=markdown.how_to_read_differences(plan.resampling.num, "the table of differences"),
+        differences=markdown.how_to_read_differences(plan.resampling.num, "one of the two questions below"),
         heads=pages.head_sentences(answers),
         gates=pages.gate_sentences(answers),
         tables={table.name: tables.to_markdown(table) for table in shown},
@@ -156,7 +154,7 @@ rises from the left, saying "not there" pays.
 {{ gates }}
 
 {% if "differences" in tables %}
-A line is called better or worse where its interval leaves out 0 and its p, Holm, is below .05.
+A line is called better or worse where its interval leaves out 0 and its corrected p is below .05.
 
 {{ tables.differences }}
 

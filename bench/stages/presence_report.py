@@ -24,7 +24,6 @@ from bench.reporting.presence_results import (
     head_comparisons,
     load_presence,
 )
-from bench.reporting.results import resolution_note
 from bench.reporting.rows import Row, load_rows
 from bench.reporting.tables import Table
 from bench.stages.command import run_command
@@ -107,12 +106,11 @@ def write_page(folder: Path, page: Page) -> None:
     """Tables, figures and the page that shows them."""
     plan, systems, people = page.plan, page.systems, page.people
     comparisons = head_comparisons(systems, plan.resampling.num, plan.resampling.seed)
-    note = resolution_note([made for _, made in comparisons], systems[0].num_resamples) if comparisons else ""
     first = RunFiles(plan.profile, plan.systems[0], plan.seeds[0])
     shown = [
         pages.policies_table(label_counts(first.predictions, VAL), systems[0].policies, people),
         pages.winners_table(systems, people),
-        pages.head_table(comparisons, people, note),
+        pages.head_table(comparisons, people),
         pages.agreement_table(systems, people),
         pages.truth_table(systems, people),
         pages.thresholds_table(systems, plan.policy, people),
@@ -250,8 +248,9 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 - **Floors**: *box geometry* knows the person's box and no pixel, *prevalence* how often each keypoint is there and no
   image, *always present* nothing. What does not beat box geometry has learnt nothing of what it saw.
 - Brackets are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Differences are
-  paired. **p** is two-sided, from the bootstrap; **p, Holm** corrects for every p of this page. Arrows tell which way
-  is better; an en dash stands for what is undefined.
+  paired. **p** is two-sided, from the bootstrap; **p, corrected** corrects for all lines that
+  answer one question: is the head above this other source (step-down max-T, Westfall and Young 1993)? With n images no
+  p is below 2^(1-n). Arrows tell which way is better; an en dash stands for what is undefined.
 {% if several_seeds %}
 - Numbers are means over training seeds. Those of single keypoints have bounds that span the intervals of all seeds.
 {% endif %}
@@ -280,9 +279,9 @@ rules that is defined: [numbers.csv](numbers.csv).
 {{ answer }}
 
 {% if "head" in tables %}
-A line is called better or worse where its interval leaves out 0 and its p, Holm, is below .05. F1 is at the threshold
-of highest F1 on the calibration split. Of the floors, box geometry is the strongest; the others stand in the tables
-above and below.
+A line is called better or worse where its interval leaves out 0 and its corrected p is below .05. F1 is at the
+threshold of highest F1 on the calibration split. Box geometry is a floor; the other floors stand in the tables above
+and below.
 
 {{ tables.head }}
 

@@ -11,7 +11,7 @@ from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_curves, draw_keypoints, draw_systems, save
 from bench.reporting.findings import findings
 from bench.reporting.pictures import PicturePlan, write_pictures
-from bench.reporting.results import Comparison, Contrast, Result, Side, compare_family, load_results, resolution_note
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_by_question, load_results
 from bench.reporting.rows import oks, presence, score_rule
 from bench.stages.command import run_command
 from bench.stages.files import ResamplingPlan, manifest_file, plan_dir, read_model, write_json, write_text
@@ -20,8 +20,8 @@ REPORTS = Path("reports")
 SYSTEM_DIFFERENCES = "differences"
 
 
-class Family(NamedTuple):
-    """A table of comparisons, which are corrected together: its name, its title and its lines."""
+class Compared(NamedTuple):
+    """A table of comparisons: its name, its title and its lines."""
 
     name: str
     title: str
@@ -90,7 +90,7 @@ def write_page(folder: Path, plan: ReportPlan, runs_dir: Path, results: Sequence
         people=people,
         overview=overview,
         how_to_read=markdown.how_to_read(rows),
-        differences=markdown.how_to_read_differences(plan.resampling.num),
+        differences=markdown.how_to_read_differences(plan.resampling.num, "one metric, or of all score rules"),
         limits=markdown.limits(rows),
         note=markdown.mismatch_note(rows),
         bars=bars_note(results),
@@ -116,7 +116,7 @@ def metrics(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float | 
 
 
 def all_tables(
-    plan: ReportPlan, results: Sequence[Result], families: Sequence[Family], people: str
+    plan: ReportPlan, results: Sequence[Result], families: Sequence[Compared], people: str
 ) -> list[tables.Table]:
     """The overview first."""
     shown = [
@@ -130,23 +130,23 @@ def all_tables(
         )
     ]
     for name, title, comparisons in families:
-        note = resolution_note(comparisons, plan.resampling.num)
-        shown.append(tables.comparison_table(name, f"{title} on {people}", comparisons, note))
+        shown.append(tables.comparison_table(name, f"{title} on {people}", comparisons))
     if plan.published:
         shown.append(tables.expected_table(results, plan.published))
     return shown
 
 
-def compared(plan: ReportPlan, results: Sequence[Result]) -> list[Family]:
+def compared(plan: ReportPlan, results: Sequence[Result]) -> list[Compared]:
     """Every table of comparisons."""
-    families = [Family("score_rule_differences", "Score rules compared", compare_rules(results, plan.resampling))]
+    families = [Compared("score_rule_differences", "Score rules compared", compare_rules(results, plan.resampling))]
     if len(results) > 1:
-        families.append(Family(SYSTEM_DIFFERENCES, "Systems compared", compare_systems(results, plan.resampling)))
+        families.append(Compared(SYSTEM_DIFFERENCES, "Systems compared", compare_systems(results, plan.resampling)))
     return families
 
 
 def compare_systems(results: Sequence[Result], resampling: ResamplingPlan) -> list[Comparison]:
-    """Every system beside the first declared one: which is the first must not depend on the numbers."""
+    """Every system beside the first declared one: which is the first must not depend on the numbers. Who differs from
+    it in one metric is one question."""
     contrasts = []
     for result in results[1:]:
         own_source, other_source = tables.main_source(results[0]), tables.main_source(result)
@@ -156,10 +156,10 @@ def compare_systems(results: Sequence[Result], resampling: ResamplingPlan) -> li
             for metric in ("F1", "AUROC")
         ]
         contrasts += [
-            Contrast(label, Side(results[0].name, results[0], own), Side(result.name, result, other))
+            Contrast(label, Side(results[0].name, results[0], own), Side(result.name, result, other), label)
             for label, own, other in keys
         ]
-    return compare_family(contrasts, resampling.num, resampling.seed)
+    return compare_by_question(contrasts, resampling.num, resampling.seed)
 
 
 def compare_rules(results: Sequence[Result], resampling: ResamplingPlan) -> list[Comparison]:
@@ -170,8 +170,8 @@ def compare_rules(results: Sequence[Result], resampling: ResamplingPlan) -> list
         for rule in SCORE_RULES:
             if rule != own and score_rule(rule, "AP") in result.keys:
                 first, second = (Side(f"{result.name}, {name}", result, score_rule(name, "AP")) for name in (own, rule))
-                contrasts.append(Contrast("AP", first, second))
-    return compare_family(contrasts, resampling.num, resampling.seed)
+                contrasts.append(Contrast("AP", first, second, "score rules"))
+    return compare_by_question(contrasts, resampling.num, resampling.seed)
 
 
 def index(profiles: Sequence[str]) -> str:

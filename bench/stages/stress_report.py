@@ -107,7 +107,7 @@ def grid_of(params: StressParams) -> Grid:
 def pool_system(name: str, rows: Sequence[Row], runs: Sequence[Measured]) -> System:
     """All training seeds of a system."""
     own = [(row, run) for row, run in zip(rows, runs, strict=True) if row.experiment == name]
-    numbers = pool_numbers([run.values for _, run in own])
+    numbers = pool_numbers([run.values for _, run in own], own[0][1].num_images)
     return System(name, list(own[0][0].thresholds), numbers, own[0][1].tallies, len(own))
 
 

@@ -117,7 +117,7 @@ def test_sentences_have_the_numbers_of_the_tables(project: Path) -> None:
     for line in pd.concat(frames).to_dict("records"):
         said = f"{line['metric']} by {line['difference']} [{line['difference_low']}, {line['difference_high']}] points"
         low, high = float(line["difference_low"]), float(line["difference_high"])
-        clear = float(line["p_family"] or "nan") < 0.05 and low * high > 0
+        clear = float(line["p_corrected"] or "nan") < 0.05 and low * high > 0
         assert (f"**{said}**" in page) >= clear
         assert said in page
     assert re.findall(r"^- (\w+) \*\*(\S+)\*\* from (\S+) to (\S+) changed", page, re.MULTILINE) == [

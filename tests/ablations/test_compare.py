@@ -99,7 +99,7 @@ def test_all_differences_of_a_page_are_one_family(results: dict[str, Result]) ->
     lines = [line for group in found.values() for line in group]
     assert len(lines) == len(ABLATIONS) * len(HEAD)
     p_values = np.array([np.nan if line.p is None else line.p for line in lines])
-    corrected = [np.nan if line.p_family is None else line.p_family for line in lines]
+    corrected = [np.nan if line.p_corrected is None else line.p_corrected for line in lines]
     np.testing.assert_allclose(corrected, holm(p_values))
     assert min(corrected) == pytest.approx(min(len(lines) * np.nanmin(p_values), 1.0))
 

@@ -125,7 +125,7 @@ def presence_levels(source: Source, f1: float, rng: np.random.Generator) -> dict
 
 def estimates(values: Mapping[str, Floats]) -> dict[str, Estimate]:
     """A row's numbers, from all data sets."""
-    intervals = {key: percentile_interval(float(column[0]), column[1:]) for key, column in values.items()}
+    intervals = {key: percentile_interval(float(column[0]), column[1:], 100) for key, column in values.items()}
     return {key: Estimate(**interval._asdict()) for key, interval in intervals.items()}
 
 
@@ -140,7 +140,7 @@ def make_row(
         "experiment": name,
         "seed": seed,
         "data": DataCard(
-            source="drawn", name="drawn people", num_images=9, num_persons=12, num_present=170, num_absent=34,
+            source="drawn", name="drawn people", num_images=29, num_persons=12, num_present=170, num_absent=34,
             prevalence=[float(x) for x in rng.uniform(0.5, 1, NUM_KEYPOINTS)], sha256="d" * 64, source_sha256="a" * 64,
         ),
         "protocol": Protocol(
@@ -312,7 +312,7 @@ def make_presence(runs_dir: Path, manifest: dict[str, Any], name: str, seed: int
             numbers |= study_localisation({key: Located(x, x**2, *labels[1:]) for key, x in said.items()}, counts)
         for (source, rule, metric), values in numbers.items():
             for v, view in enumerate(VIEWS):
-                interval = percentile_interval(float(values[0, v]), values[1:, v])
+                interval = percentile_interval(float(values[0, v]), values[1:, v], 100)
                 records.append((policy, source, rule, view, metric, *interval))
                 if view in (POOLED, MACRO):
                     columns[f"{policy}/{source}/{rule}/{view}/{metric}"] = values[:, v]

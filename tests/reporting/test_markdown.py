@@ -96,7 +96,7 @@ def test_pages_do_not_say_when_they_were_made() -> None:
 def test_the_facts_of_a_page_on_one_line() -> None:
     rows = [make_row(name, seed) for name in ("a", "b") for seed in (0, 1)]
     assert one_line(rows) == (
-        "2 systems, training seeds 0, 1, tested on drawn people: 12 persons in 9 images, 170 keypoints present and 34 "
+        "2 systems, training seeds 0, 1, tested on drawn people: 12 persons in 29 images, 170 keypoints present and 34 "
         "absent (policy labelled)."
     )
     assert one_line(rows[:1]).startswith("1 system, training seed 0, tested on")

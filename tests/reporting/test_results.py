@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench.data.people import Detections, People, extent_area
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation
-from bench.metrics.bootstrap import draw_resampling, percentile_interval
+from bench.metrics.bootstrap import draw_resampling, p_values, percentile_interval
 from bench.metrics.oks import Matches, match
 from bench.reporting.results import (
     Comparison,
@@ -21,12 +21,11 @@ from bench.reporting.results import (
     Side,
     Summary,
     Trade,
-    compare_family,
+    compare_by_question,
     load_results,
     paired_difference,
-    permutation_test,
+    permuted_differences,
     read_matches,
-    resolution_note,
     write_matches,
     write_replicates,
 )
@@ -66,7 +65,7 @@ def side(result: Result, key: str) -> Side:
 
 
 def contrast(first: Result, second: Result, key: str = F1) -> Contrast:
-    return Contrast(key, side(first, key), side(second, key))
+    return Contrast(key, side(first, key), side(second, key), "question")
 
 
 # One number of one result.
@@ -188,7 +187,7 @@ def test_a_published_model_counts_once_whatever_the_seeds(tmp_path: Path) -> Non
     ready, trained = load_results(tmp_path / "demo", ["ready", "trained"], [0, 1, 2])
     assert [len(result.rows) for result in (ready, trained)] == [1, 3]
     assert ready.number(AP) == (*ready.row.numbers[AP].model_dump().values(), None, 1)
-    (comparison,) = compare_family([contrast(ready, trained)], 10, 0)
+    (comparison,) = compare_by_question([contrast(ready, trained)], 10, 0)
     assert comparison.difference.num_seeds == 3
     assert comparison.difference.value == pytest.approx(trained.number(F1).value - ready.number(F1).value)
 
@@ -382,13 +381,14 @@ def test_missing_or_broken_matches_name_file_and_stage_in_one_line(
 def test_a_result_does_not_differ_from_itself(num_seeds: int, tmp_path: Path) -> None:
     people = make_people(6)
     result = result_of_poses(tmp_path, "a", people, *[detect(people, 6.0, seed) for seed in range(num_seeds)])
-    found = compare_family([contrast(result, result, key) for key in (AP, oks("AR"), F1, AUROC)], 50, 0)
+    found = compare_by_question([contrast(result, result, key) for key in (AP, oks("AR"), F1, AUROC)], 50, 0)
     test = "permutation" if num_seeds == 1 else "bootstrap"  # trades know nothing of the luck of a training
     assert [comparison.test for comparison in found] == [test, test, "bootstrap", "bootstrap"]
     for comparison in found:
         assert comparison.difference == (0.0, 0.0, 0.0, None, num_seeds)
-        assert (comparison.p, comparison.p_family, comparison.detectable) == (1.0, 1.0, 0.0)
-        assert not comparison.is_clear
+        assert (comparison.p, comparison.p_corrected, comparison.detectable) == (None, None, 0.0)
+        assert comparison.is_unchanged
+        assert comparison.verdict == "unchanged"
 
 
 def test_differences_are_paired_draw_by_draw() -> None:
@@ -403,7 +403,7 @@ def test_differences_are_paired_seed_by_seed() -> None:
     """Seeds lie far apart, but each gains the same."""
     first = result_of("a", draws(0.4, SPREAD), draws(0.6, SPREAD), draws(0.5, SPREAD))
     second = result_of("b", draws(0.5, SPREAD), draws(0.7, SPREAD), draws(0.6, SPREAD))
-    (comparison,) = compare_family([contrast(first, second)], 10, 0)
+    (comparison,) = compare_by_question([contrast(first, second)], 10, 0)
     assert comparison.difference == (*[pytest.approx(0.1)] * 3, None, 3)
 
 
@@ -417,13 +417,13 @@ def test_a_shift_is_found() -> None:
     rng = np.random.default_rng(0)
     luck, own = rng.normal(scale=0.05, size=NUM_RESAMPLES), rng.normal(scale=0.01, size=NUM_RESAMPLES)
     first, second = result_of("a", draws(0.5, luck)), result_of("b", draws(0.6, luck, own))
-    (comparison,) = compare_family([contrast(first, second)], 10, 0)
+    (comparison,) = compare_by_question([contrast(first, second)], 10, 0)
     assert comparison.difference.value == pytest.approx(0.1)
-    assert comparison.difference[:3] == pytest.approx(percentile_interval(0.1, 0.1 + own))
-    assert comparison.p == comparison.p_family == 2 / (NUM_RESAMPLES + 1)  # the smallest that 99 resamples can give
+    assert comparison.difference[:3] == pytest.approx(percentile_interval(0.1, 0.1 + own, 100))
+    assert comparison.p == comparison.p_corrected == 1 / (NUM_RESAMPLES + 1)  # the smallest that 99 resamples can give
     assert comparison.detectable == pytest.approx((1.96 + 0.842) * own.std(ddof=1), rel=1e-3)
     assert comparison.is_clear
-    (other_way,) = compare_family([contrast(second, first)], 10, 0)
+    (other_way,) = compare_by_question([contrast(second, first)], 10, 0)
     assert other_way.difference[:3] == pytest.approx(
         [-x for x in (0.1, comparison.difference[2], comparison.difference[1])]
     )
@@ -431,15 +431,20 @@ def test_a_shift_is_found() -> None:
 
 
 def test_better_poses_are_found(tmp_path: Path) -> None:
-    people = make_people(10)
+    people = make_people(20)
     first = result_of_poses(tmp_path, "a", people, detect(people, 8.0, 0))
     second = result_of_poses(tmp_path, "b", people, detect(people, 4.0, 1))
-    (comparison,) = compare_family([contrast(first, second, AP)], 999, 0)
+    (comparison,) = compare_by_question([contrast(first, second, AP)], 999, 0)
     assert comparison.difference.low is not None and comparison.difference.low > 0.1
-    assert comparison.p is not None and comparison.p < 0.01  # 2 of 1,024 trades give as much
+    assert comparison.p is not None and comparison.p < 0.01
     assert comparison.test == "permutation"
-    assert comparison.num_images == 10
+    assert comparison.num_images == 20
     assert comparison.is_clear
+
+
+def permutation_p(trade: Trade) -> Floats:
+    found = permuted_differences(trade)
+    return p_values(found[0], found[1:], trade.num_images)
 
 
 @pytest.mark.parametrize("num_images", [4, 5, 6])
@@ -448,7 +453,7 @@ def test_permutation_p_is_that_of_all_trades(num_images: int, tmp_path: Path) ->
     errors = np.random.default_rng(num_images).uniform(2, 9, size=(2, num_images))
     a, b = (detect(people, error, seed) for seed, error in enumerate(errors))
     first, second = result_of_poses(tmp_path, "a", people, a), result_of_poses(tmp_path, "b", people, b)
-    found = permutation_test(Trade.of(first, second, STATS, num, 0))
+    found = permutation_p(Trade.of(first, second, STATS, num, 0))
     wanted = exact_p(people, [a], [b])
     assert len(set(wanted)) > 3
     assert (np.abs(found - wanted) <= 4 * np.sqrt(wanted * (1 - wanted) / num) + 1 / num).all()
@@ -458,7 +463,7 @@ def test_seeds_that_cancel_are_no_difference(tmp_path: Path) -> None:
     people = make_people(6)
     good, bad = detect(people, 3.0, 0), detect(people, 9.0, 1)
     first, second = result_of_poses(tmp_path, "a", people, good, bad), result_of_poses(tmp_path, "b", people, bad, good)
-    (comparison,) = compare_family([contrast(first, second, AP)], 50, 0)
+    (comparison,) = compare_by_question([contrast(first, second, AP)], 50, 0)
     assert comparison.difference.value == pytest.approx(0.0, abs=1e-12)
     assert comparison.p == 1.0
 
@@ -469,7 +474,7 @@ def test_one_better_image_is_no_evidence_in_poses(tmp_path: Path) -> None:
     errors = np.full(6, 6.0)
     first = detect(people, errors, 0)
     better = trade(first, detect(people, 0.0, 1), np.array([0, 0, 1, 0, 0, 0]))[0]._replace(score=first.score)
-    (comparison,) = compare_family(
+    (comparison,) = compare_by_question(
         [contrast(result_of_poses(tmp_path, "a", people, first), result_of_poses(tmp_path, "b", people, better), AP)],
         200,
         0,
@@ -484,63 +489,85 @@ def test_one_better_image_is_no_evidence_in_presence() -> None:
     times = draw_resampling(20, 199, "percentile", np.random.default_rng(0)).counts[:, 7]
     first = result_of("a", np.full(200, 0.5))
     second = result_of("b", 0.5 + 0.02 * times)
-    (comparison,) = compare_family([contrast(first, second)], 10, 0)
+    (comparison,) = compare_by_question([contrast(first, second)], 10, 0)
     assert comparison.difference.value == pytest.approx(0.02)
     assert comparison.difference.low == 0.0
-    assert comparison.p == 2 * (1 + (times[1:] == 0).sum()) / 200 > 0.5
+    assert comparison.p == (1 + (times[1:] != 1).sum()) / 200 > 0.5
     assert not comparison.is_clear
 
 
 def test_a_number_that_is_undefined_on_one_side_has_no_difference() -> None:
     first, second = result_of("a", draws(0.5, SPREAD)), result_of("b", draws(math.nan))
-    (comparison,) = compare_family([contrast(first, second)], 10, 0)
+    (comparison,) = compare_by_question([contrast(first, second)], 10, 0)
     assert comparison.difference == (None, None, None, None, 1)
-    assert (comparison.p, comparison.p_family, comparison.detectable) == (None, None, None)
+    assert (comparison.p, comparison.p_corrected, comparison.detectable) == (None, None, None)
     assert not comparison.is_clear
 
 
-def with_tail(name: str, against: int) -> Result:
-    """A number that `against` of 99 resamples put below that of a level of 0.5."""
-    return result_of(name, draws(0.6, np.where(np.arange(NUM_RESAMPLES) < against, -0.2, 0.0)))
-
-
-def test_p_values_of_a_family_are_corrected_together() -> None:
-    """Holm by hand: the smallest of three times 3, the next times 2, the largest times 1, never falling."""
+def test_adding_entries_to_a_question_changes_no_p_of_another() -> None:
+    """Only the first question has entries added: its own p-values rise."""
+    rng = np.random.default_rng(0)
     first = result_of("a", draws(0.5))
-    tails = {"b": 29, "c": 0, "d": 1}  # 2 (k + 1) / 100: .60, .02, .04
-    family = [contrast(first, with_tail(name, k)) for name, k in tails.items()]
-    undefined = contrast(first, result_of("e", draws(math.nan)))  # does not count
-    found = compare_family([*family[:2], undefined, *family[2:]], 10, 0)
-    assert [comparison.second for comparison in found] == ["b", "c", "e", "d"]
-    assert [comparison.p for comparison in found] == [pytest.approx(x) for x in (0.6, 0.02)] + [
-        None,
-        pytest.approx(0.04),
-    ]
-    wanted = [pytest.approx(x) for x in (0.6, 0.06)] + [None, pytest.approx(0.08)]
-    assert [comparison.p_family for comparison in found] == wanted
-    assert not any(comparison.is_clear for comparison in found)  # c alone would have been
-    (alone,) = compare_family([family[1]], 10, 0)
-    assert alone.is_clear
+
+    def entry(name: str, question: str) -> Contrast:
+        noisy = result_of(name, draws(0.51, rng.normal(scale=0.01, size=NUM_RESAMPLES)))
+        return contrast(first, noisy)._replace(question=question)
+
+    one, other = [entry(f"b{i}", "one") for i in range(3)], [entry(f"c{i}", "other") for i in range(3)]
+    more = [entry(f"d{i}", "one") for i in range(20)]
+    few, many = compare_by_question([*one, *other], 10, 0), compare_by_question([*one, *more, *other], 10, 0)
+    assert many[-3:] == few[3:]
+    assert [line.second for line in many[:3]] == ["b0", "b1", "b2"]
+    assert all(later.p == sooner.p for later, sooner in zip(many[:3], few[:3], strict=True))
+    assert sum(line.p_corrected or 0 for line in many[:3]) > sum(line.p_corrected or 0 for line in few[:3]) + 0.1
 
 
-def test_corrected_p_values_never_fall_and_stay_below_one() -> None:
+def test_what_is_undefined_or_unchanged_does_not_count() -> None:
+    rng = np.random.default_rng(0)
     first = result_of("a", draws(0.5))
-    family = [contrast(first, with_tail(name, k)) for name, k in (("b", 2), ("c", 2), ("d", 29))]  # .06, .06, .60
-    found = compare_family([*family, contrast(first, first)], 10, 0)
-    assert [comparison.p_family for comparison in found] == pytest.approx([0.24, 0.24, 1.0, 1.0])
+    family = [contrast(first, result_of(x, draws(0.52, rng.normal(scale=0.01, size=NUM_RESAMPLES)))) for x in "bc"]
+    undefined = contrast(first, result_of("e", draws(math.nan)))
+    alone, together = (
+        compare_by_question(lines, 10, 0)
+        for lines in (family, [family[0], undefined, contrast(first, first), family[1]])
+    )
+    assert [together[0], together[3]] == alone
+    assert [line.verdict for line in together[1:3]] == ["not clearly different", "unchanged"]
+    assert [line.p_corrected for line in together[1:3]] == [None, None]
 
 
-def test_the_family_is_corrected_over_both_kinds_of_tests(tmp_path: Path) -> None:
+def test_a_question_is_corrected_over_both_kinds_of_tests(tmp_path: Path) -> None:
+    """Also where they have other numbers of draws."""
     people = make_people(8)
     first, second = (
         result_of_poses(tmp_path, name, people, detect(people, x, i))
         for i, (name, x) in enumerate(zip("ab", (8.0, 4.0), strict=True))
     )
-    alone, *_ = compare_family([contrast(first, second, AP)], 99, 0)
-    together = compare_family([contrast(first, second, AP), contrast(first, second, F1)], 99, 0)
-    assert alone.p is not None
-    assert alone.p == alone.p_family == together[0].p
-    assert together[0].p_family == pytest.approx(2 * alone.p)
+    for num in (99, 250):
+        (alone,) = compare_by_question([contrast(first, second, AP)], num, 0)
+        together = compare_by_question([contrast(first, second, key) for key in (AP, oks("AP50"), F1)], num, 0)
+        assert alone.p is not None
+        assert alone.p == alone.p_corrected == together[0].p
+        assert all(line.p_corrected is None or line.p_corrected >= (line.p or 0) for line in together)
+
+
+@pytest.mark.parametrize(("num_images", "smallest"), [(1, None), (2, 0.5), (5, 1 / 16), (19, 1 / 100), (20, 1 / 100)])
+def test_few_images_give_no_small_p_and_no_verdict(num_images: int, smallest: float | None) -> None:
+    first, second = (
+        result._replace(drawn_images=num_images)
+        for result in (result_of("a", draws(0.5, SPREAD)), result_of("b", draws(0.6, SPREAD)))
+    )
+    (found,) = compare_by_question([contrast(first, second)], 10, 0)
+    assert found.difference.value == pytest.approx(0.1)
+    assert (found.difference.low is None) == (num_images == 1)
+    assert found.p == found.p_corrected == smallest
+    assert found.is_clear == (num_images == 20)
+    assert found.verdict == ("better" if num_images == 20 else "too few images (n < 20)")
+
+
+def test_one_image_leaves_a_pooled_number_without_bounds() -> None:
+    result = result_of("a", draws(0.5, SPREAD), draws(0.6, SPREAD))._replace(drawn_images=1)
+    assert result.number(F1)[:3] == (pytest.approx(0.55), None, None)
 
 
 def test_oks_numbers_alone_are_permuted() -> None:
@@ -548,7 +575,7 @@ def test_oks_numbers_alone_are_permuted() -> None:
     a, b = make_result("a", head=True), make_result("b", head=True, detected=True)
 
     def stat(first: str, second: str) -> str | None:
-        return Contrast("x", side(a, first), side(b, second)).stat
+        return Contrast("x", side(a, first), side(b, second), "").stat
 
     assert [stat(oks(name), oks(name)) for name in STATS] == list(STATS)
     assert stat(oks("AP"), oks("AR")) is None
@@ -558,7 +585,7 @@ def test_oks_numbers_alone_are_permuted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("p_family", "low", "high", "clear"),
+    ("p_corrected", "low", "high", "clear"),
     [
         (0.049, 0.1, 0.3, True),
         (0.049, -0.3, -0.1, True),
@@ -571,10 +598,10 @@ def test_oks_numbers_alone_are_permuted() -> None:
     ],
 )
 def test_only_what_p_and_interval_allow_is_clear(
-    p_family: float | None, low: float | None, high: float | None, clear: bool
+    p_corrected: float | None, low: float | None, high: float | None, clear: bool
 ) -> None:
     summary = Summary(0.2, low, high, None, 3)
-    assert Comparison("a", "b", "AP", summary, 0.001, p_family, 0.1, "permutation", 9).is_clear is clear
+    assert Comparison("a", "b", "AP", summary, 0.001, p_corrected, 0.1, "permutation", 20).is_clear is clear
 
 
 def only(result: Result) -> Result:
@@ -582,20 +609,12 @@ def only(result: Result) -> Result:
     return result._replace(rows=result.rows[:1], matches_files=result.matches_files[:1])
 
 
-@pytest.mark.parametrize(("num_lines", "warns"), [(40, False), (100, True)])
-def test_a_family_too_large_for_its_resamples_is_marked(num_lines: int, warns: bool) -> None:
-    """The smallest p of 2,000 resamples is 2 / 2,001, so 51 lines are too many."""
-    summary = Summary(0.1, 0.05, 0.15, None, 1)
-    lines = [Comparison("a", "b", "AP", summary, 0.001, 0.04, 0.1, "bootstrap", 9)] * num_lines
-    assert bool(resolution_note(lines, 2000)) is warns
-
-
 def test_seeds_that_disagree_are_no_finding_however_sure_the_images_are(tmp_path: Path) -> None:
     people = make_people(10)
     first = result_of_poses(tmp_path, "a", people, *[detect(people, 6.0, 0)] * 2)
     second = result_of_poses(tmp_path, "b", people, detect(people, 2.0, 1), detect(people, 7.5, 2))
-    (comparison,) = compare_family([contrast(first, second, AP)], 999, 0)
-    assert permutation_test(Trade.of(only(first), only(second), ["AP"], 999, 0))[0] < 0.05  # of the first seed alone
+    (comparison,) = compare_by_question([contrast(first, second, AP)], 999, 0)
+    assert permutation_p(Trade.of(only(first), only(second), ["AP"], 999, 0))[0] < 0.05  # of the first seed alone
     assert comparison.test == "bootstrap"
     assert comparison.p is not None and comparison.p > 0.05
     assert comparison.difference.low is not None and comparison.difference.low < 0

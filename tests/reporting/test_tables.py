@@ -199,10 +199,10 @@ def test_differences_stand_with_all_that_belongs_to_them() -> None:
         ["d", "a", "F1", UNDEFINED, UNDEFINED, UNDEFINED, "bootstrap", UNDEFINED, "1", "333"],
     ]
     header = to_markdown(table).splitlines()[2]
-    wanted = {"of", "minus", "difference ↑ (points)", "p", "p, Holm", "smallest detectable (points)", "images (n)"}
+    wanted = {"of", "minus", "difference ↑ (points)", "p", "p, corrected", "smallest detectable (points)", "images (n)"}
     assert wanted <= {cell.strip() for cell in header.split("|")}
     frame = to_frame(table)
-    assert frame.loc[0, ["difference", "difference_low", "difference_high", "p_family"]].tolist() == [
+    assert frame.loc[0, ["difference", "difference_low", "difference_high", "p_corrected"]].tolist() == [
         "+1.2", "-0.4", "+3.1", "0.0624",
     ]  # fmt: skip
     assert frame.loc[2, ["difference", "difference_low", "p"]].tolist() == ["", "", ""]
