@@ -147,8 +147,6 @@ class Answers(NamedTuple):
 def answer(systems: Sequence[PoseResult], num_permutations: int, seed: int) -> Answers:
     """Compare heads with peaks, and gates with none."""
     heads, gates = list(_head_contrasts(systems)), list(_gate_contrasts(systems))
-    if not gates:  # every head has its gate
-        return Answers([], [])
     made = compare_by_question([contrast for *_, contrast in (*heads, *gates)], num_permutations, seed)
     asked = [
         Question(system, policy, source, comparison)

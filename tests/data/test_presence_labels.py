@@ -63,7 +63,7 @@ def test_boxes_at_the_border() -> None:
 
 
 def people(visibility: int, **changed: int) -> Labels:
-    """Two persons, none at the border, all of whose keypoints have one v; `changed` ones (`k3=0`) of the first alone."""
+    """Two persons away from the border whose keypoints have one v, but `changed` ones (`k3=0`) of the first."""
     found = np.full((2, NUM_KEYPOINTS), visibility)
     for name, value in changed.items():
         found[0, int(name[1:])] = value
@@ -88,7 +88,7 @@ def test_a_kind_of_keypoint_that_is_never_labelled() -> None:
     labels = people(2)
     labels.visibility[:, 15:] = 0
     labels.visibility[0, :15] = 0
-    under = ["labelled", "visible", "three_class"]
+    under = ["labelled", "visible", "border_aware", "three_class"]
     assert EmptyClass(under, "present", ["left_ankle", "right_ankle"]) in empty_classes(labels)
     assert [found.keypoints for found in empty_classes(labels) if found.lacking == "absent"] == [[]]  # border_aware
 
