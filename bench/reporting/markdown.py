@@ -7,10 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from bench.metrics.bootstrap import few_images_note
+from bench.metrics.bootstrap import MIN_KEYPOINTS, few_images_note
 from bench.reporting.rows import Protocol, Row, by_experiment
 
 UNDEFINED = "\N{EN DASH}"
+FEW_MARK = "\N{DAGGER}"
+"""Behind a number that stands on few keypoints of a class."""
 SMALL_MODEL = 20e6
 """Below this many parameters a system is far from the published ones (ViT-S, the smallest ViTPose, has 22 M)."""
 
@@ -70,6 +72,7 @@ at a threshold ({rule}; the calibration split holds other persons than val). **A
 - **Heatmap peak** reads presence off the height of the heatmap's peak, which every system gives for free; **always \
 present** says yes to everything. A presence head earns its place only above both.
 - {interval}
+- {few}
 - Arrows tell which way is better; an en dash ({dash}) stands for a number that is undefined, and for the spread of \
 one seed."""
 
@@ -97,12 +100,21 @@ def how_to_read_differences(num_permutations: int, family: str) -> str:
     return DIFFERENCES.format(num=num_permutations, family=family)
 
 
+def how_to_read_few() -> str:
+    """What the mark of few keypoints means."""
+    return (
+        f"**Absent (n)** is how many absent keypoints the numbers of presence stand on. Those marked {FEW_MARK} (grey "
+        f"on the site) stand on fewer than {MIN_KEYPOINTS} absent or present keypoints: too few to call anything "
+        "better."
+    )
+
+
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the words of a page mean."""
     rule = " or ".join(dict.fromkeys(escape(row.protocol.threshold_rule) for row in rows))
     method = escape(rows[0].protocol.intervals)
     interval = ONE_SEED.format(method=method) if len({row.seed for row in rows}) == 1 else MANY_SEEDS
-    return HOW_TO_READ.format(dash=UNDEFINED, rule=rule, interval=interval)
+    return HOW_TO_READ.format(dash=UNDEFINED, rule=rule, interval=interval, few=how_to_read_few())
 
 
 def limits(rows: Sequence[Row]) -> str:
@@ -110,8 +122,8 @@ def limits(rows: Sequence[Row]) -> str:
     sentences = []
     if any(row.data.source == "drawn" for row in rows):
         sentences.append(
-            "The people are drawn by a program: who leads here may not lead on photographs, and no number compares "
-            "with one published for COCO."
+            "The people are drawn by a program: an order of systems here may not hold on photographs, and no number "
+            "compares with one published for COCO."
         )
     else:
         sentences.append(

@@ -100,8 +100,8 @@ a person, so a hidden keypoint can lie outside of it.
 {% if is_drawn %}
 These people are drawn by a program, which knows the truth: whether each keypoint is in the image, and hidden or not.
 From some visible or hidden keypoints it takes the label away on purpose, as annotators do by mistake. So policies that
-read v = 0 as absent can be compared with the truth. No drawn person is like a photograph, though: who leads here may
-not lead there.
+read v = 0 as absent can be compared with the truth. No drawn person is like a photograph, though: an order of
+systems here may not hold there.
 {% else %}
 Annotators labelled what they saw and left out the rest, so these data carry no truth of what is absent: v = 0 means
 outside of the picture, hidden, too small or passed over. Crowds have no keypoints, left and right are at times

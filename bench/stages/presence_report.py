@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from pyarrow.parquet import read_schema
 from pydantic import BaseModel, ConfigDict
 
 from bench.data.coco import read_coco
 from bench.data.predictions import VAL, read_split
-from bench.data.presence import POLICIES
 from bench.errors import UserError
 from bench.reporting import markdown, tables
 from bench.reporting import presence_figures as figures
@@ -86,26 +84,12 @@ def main(profile: str) -> None:
     write_page(folder, page)
 
 
-def label_counts(file: Path) -> list[pages.LabelCount]:
-    """How many keypoints are what under each policy that predictions carry."""
-    columns = set(read_schema(file).names)
-    counts = []
-    for policy in POLICIES:
-        if f"present_{policy}" in columns:
-            split = read_split(file, VAL, policy)
-            counted = split.present_weight > 0
-            numbers = ((counted & split.present).sum(), (counted & ~split.present).sum(), (~counted).sum())
-            counts.append(pages.LabelCount(policy, *map(int, numbers)))
-    return counts
-
-
 def write_page(folder: Path, page: Page) -> None:
     """Tables, figures and the page that shows them."""
     plan, systems, people = page.plan, page.systems, page.people
     comparisons = head_comparisons(systems, plan.resampling.num, plan.resampling.seed)
-    first = RunFiles(plan.profile, plan.systems[0], plan.seeds[0])
     shown = [
-        pages.policies_table(label_counts(first.predictions), systems[0].policies, people),
+        pages.policies_table(systems[0].counts, systems[0].policies, people),
         pages.winners_table(systems, people),
         pages.head_table(comparisons, people),
         pages.agreement_table(systems, people),
@@ -128,7 +112,7 @@ def write_page(folder: Path, page: Page) -> None:
 
 
 def findings(page: Page, answer: str) -> str:
-    """Who wins under the policies of most interest, and whether heads beat heatmaps: for the front page."""
+    """The numbers under the policies of most interest, and heads beside heatmaps: for the front page."""
     return markdown.render(FINDINGS, shown=pages.winners_sentences(page.systems, page.shown_policies), answer=answer)
 
 
@@ -178,6 +162,7 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
         winners=pages.winners_sentences(page.systems, page.systems[0].policies),
         answer=answer,
         num_systems=len(page.systems),
+        few=markdown.how_to_read_few(),
         several_seeds=any(system.num_seeds > 1 for system in page.systems),
         curves=page.shown_policies,
         cases=cases,
@@ -190,11 +175,11 @@ def render(page: Page, shown: Sequence[Table], answer: str, cases: Mapping[str, 
 
 
 FINDINGS = """\
-**Who knows best which keypoints are there**, by label policy:
+**Which keypoints are there?** By label policy, numbers that no test compares:
 
 {{ shown }}
 
-<details><summary>Does the presence head beat thresholding the heatmap, and box geometry?</summary>
+<details><summary>Is the presence head above thresholding the heatmap, and box geometry? Tested</summary>
 
 {{ answer }}
 
@@ -234,19 +219,22 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
 - **Floors**: *box geometry* knows the person's box and no pixel, *prevalence* how often each keypoint is there and no
   image, *always present* nothing. What does not beat box geometry has learnt nothing of what it saw.
 - Brackets are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Differences are
-  paired. **p** is two-sided, from the bootstrap; **p, corrected** corrects for all lines that
-  answer one question: is the head above this other source (step-down max-T, Westfall and Young 1993)? With n images no
-  p is below 2^(1-n). Arrows tell which way is better; an en dash stands for what is undefined.
+  paired. **p** is two-sided, from the bootstrap; **p, corrected** corrects for all lines that answer one question: is
+  the head above this other source (step-down max-T, Westfall and Young 1993)? With n images no p is below 2^(1-n), and
+  a line that no image could change is unchanged and has no p. Arrows tell which way is better; an en dash stands for
+  what is undefined.
+- {{ few }}
 {% if several_seeds %}
 - Numbers are means over training seeds. Those of single keypoints have bounds that span the intervals of all seeds.
 {% endif %}
 
-## Who wins
+## The numbers under every policy
 
 {{ winners }}
 
 Every system is read from its main source, fixed beforehand: the presence head where it has one, else the heatmap peak.
-Differences here are not tested. *Logistic on heatmap* reads five statistics of the same heatmap.
+Differences here are not tested, so that nothing is said of who is better. *Logistic on heatmap* reads five statistics
+of the same heatmap.
 
 {{ tables.winners }}
 
@@ -255,7 +243,7 @@ Differences here are not tested. *Logistic on heatmap* reads five statistics of 
 Floors in the figure are those of {{ first }}'s crops. As CSV: [winners.csv](winners.csv); every number of all policies,
 sources and rules: [numbers.csv](numbers.csv).
 
-## Does the presence head beat thresholding the heatmap?
+## Is the presence head above thresholding the heatmap?
 
 {{ answer }}
 
@@ -269,7 +257,7 @@ and below.
 As CSV: [head.csv](head.csv).
 {% endif %}
 
-## Do policies agree on who is better?
+## Do policies rank systems alike?
 
 {% if num_systems < 3 %}
 **With fewer than 3 systems (here {{ num_systems }}), a ranking means little**: two can only stay or trade places.
