@@ -168,8 +168,8 @@ def _numbers_of(systems: Sequence[PresenceResult], policy: str) -> str:
 
 def _floor_sentence(systems: Sequence[PresenceResult], numbers: Mapping[str, Summary], policy: str) -> str:
     """The floor of the largest AUROC, and whom it reaches or exceeds; each system has its own."""
-    floors = {system.name: _largest_floor(system, policy) for system in systems}
-    if not all(floors.values()):
+    floors = {system.name: found for system in systems if (found := _largest_floor(system, policy)) is not None}
+    if len(floors) < len(systems):
         return ""
     name, number = floors[systems[0].name]
     reached = [s.name for s in systems if (numbers[s.name].value or 0.0) <= (floors[s.name][1].value or 0.0)]
@@ -177,9 +177,9 @@ def _floor_sentence(systems: Sequence[PresenceResult], numbers: Mapping[str, Sum
     return f" Largest of the floors: {FLOORS[name]}, {_percent(number)} %{below}."
 
 
-def _largest_floor(system: PresenceResult, policy: str) -> tuple[str, Summary] | tuple[()]:
+def _largest_floor(system: PresenceResult, policy: str) -> tuple[str, Summary] | None:
     found = {floor: system.number(key(policy, floor, "AUROC")) for floor in FLOORS if system.has_source(policy, floor)}
-    return max(found.items(), key=lambda item: item[1].value or 0.0, default=())
+    return max(found.items(), key=lambda item: item[1].value or 0.0, default=None)
 
 
 def _percent(number: Summary, *, signed: bool = False) -> str:

@@ -194,9 +194,21 @@ COMPARISONS = [
 def test_differences_stand_with_all_that_belongs_to_them() -> None:
     table = comparison_table("differences", "Systems compared on drawn people", COMPARISONS)
     assert body(table) == [
-        ["b", "a", "AP", "+1.2 [-0.4, +3.1]", "0.0312", "0.0624", "permutation", "2.4", "3", "333"],
-        ["c", "a", "F1", "-20.0 [-30.0, -10.0]", "0.0020", "0.0040", "bootstrap", "5.0", "1", "333"],
-        ["d", "a", "F1", UNDEFINED, UNDEFINED, UNDEFINED, "bootstrap", UNDEFINED, "1", "333"],
+        [
+            "b",
+            "a",
+            "AP",
+            "+1.2 [-0.4, +3.1]",
+            "0.0312",
+            "0.0624",
+            "not clearly different",
+            "permutation",
+            "2.4",
+            "3",
+            "333",
+        ],
+        ["c", "a", "F1", "-20.0 [-30.0, -10.0]", "0.0020", "0.0040", "worse", "bootstrap", "5.0", "1", "333"],
+        ["d", "a", "F1", UNDEFINED, UNDEFINED, UNDEFINED, "not clearly different", "bootstrap", UNDEFINED, "1", "333"],
     ]
     header = to_markdown(table).splitlines()[2]
     wanted = {"of", "minus", "difference ↑ (points)", "p", "p, corrected", "smallest detectable (points)", "images (n)"}
