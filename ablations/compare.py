@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ablations.grid import Ablation
-from bench.reporting.results import Comparison, Contrast, Result, Side, compare_by_question
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_by_question, rarer_of
 from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, oks, presence
 
 
@@ -97,7 +97,13 @@ def compare_sweeps(sweeps: Sequence[Sweep], num_permutations: int, seed: int) ->
     """Every setting beside its parent, by the name of the sweep; each sweep is a question of its own."""
     contrasts = {
         sweep.name: [
-            Contrast(label, Side(parent.name, parent, key), Side(setting.result.name, setting.result, key), sweep.name)
+            Contrast(
+                label,
+                Side(parent.name, parent, key),
+                Side(setting.result.name, setting.result, key),
+                sweep.name,
+                rarer_of(key, parent),
+            )
             for setting in sweep.changed
             for key, label in sweep.numbers().items()
         ]

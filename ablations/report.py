@@ -14,7 +14,7 @@ from bench.reporting import markdown, tables
 from bench.reporting.figures import bars_note, draw_panels, metric_panels, save
 from bench.reporting.results import Comparison, Result, check_same_images, load_results
 from bench.reporting.rows import ALWAYS_PRESENT, SOURCES, Row, oks, presence
-from bench.reporting.tables import Cell, Column, Table, percent
+from bench.reporting.tables import Cell, Column, Table, percent, presence_percent
 from bench.stages.command import run_command
 from bench.stages.files import ResamplingPlan, plan_dir, read_model, write_text
 
@@ -147,7 +147,7 @@ def sweep_table(sweep: Sweep, people: str) -> Table:
     for source, label in SOURCES.items():
         if any(source in result.row.thresholds for result in sweep.results):
             for metric in ("F1",) if source == ALWAYS_PRESENT else ("F1", "AUROC"):
-                columns.append(percent(f"{source}_{metric}", f"{metric}, {label}"))
+                columns.append(presence_percent(f"{source}_{metric}", f"{metric}, {label}"))
                 keys[f"{source}_{metric}"] = presence(source, metric)
     records: list[dict[str, Cell]] = [
         {
@@ -158,7 +158,7 @@ def sweep_table(sweep: Sweep, people: str) -> Table:
         }
         for setting in sweep.settings
     ]
-    columns += [tables.SEEDS, tables.PERSONS]
+    columns += [tables.ABSENT, tables.SEEDS, tables.PERSONS]
     return Table(sweep.name, f"{sweep.factor} of {sweep.parent} on {people}", columns, records)
 
 

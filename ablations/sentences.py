@@ -33,7 +33,7 @@ def _verb(before: object, after: object) -> str:
 def _change(comparison: Comparison) -> str:
     points = tables.format_cell(tables.POINTS, comparison.difference)
     text = f"{comparison.label} by {points} points"
-    return f"**{text}**" if comparison.is_clear else text
+    return f"{text} (more than chance)" if comparison.is_clear else text
 
 
 def answer(compared: Sequence[Compared]) -> str:

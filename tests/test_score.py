@@ -93,6 +93,27 @@ def test_a_line_for_each_number(show: Show) -> None:
     assert re.search(r"^pycocotools [\d.]+ agrees (exactly|to \S+)\.$", shown, re.MULTILINE)
 
 
+@pytest.mark.parametrize("interval", ["percentile", "bca"])
+def test_one_image_has_numbers_and_no_interval(show: Show, interval: str) -> None:
+    person = make_large_person(1)
+    shown = show(Case(make_truth(person), [as_result(person)]), *FEW, "--interval", interval)
+    table = columns(shown)
+    assert table["x 100"][0] == "100.00"
+    assert set(table["95 % interval"]) == {score.UNDEFINED}
+    assert "Too few images (n < 20): with 1 image, there is no interval" in shown
+
+
+ONE_IMAGE = [Path(f"../shared/cases/score/{name}_oneimage.json") for name in ("res", "gt")]
+
+
+@pytest.mark.skipif(not ONE_IMAGE[0].is_file(), reason="shared/cases is not beside the project")
+def test_the_case_of_one_image_has_no_interval(show: Show) -> None:
+    entries, coco = (json.loads(file.read_text()) for file in ONE_IMAGE)
+    table = columns(show(Case(coco, entries), *FEW))
+    assert table["x 100"][0] == "92.52"
+    assert set(table["95 % interval"]) == {score.UNDEFINED}
+
+
 def test_the_stamp_is_one_line(show: Show) -> None:
     people = [make_large_person(1), make_large_person(2) | {"iscrowd": 1}, make_large_person(3)]
     strays = [as_result(people[0], 0.9, shift=900.0)] * 21

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.reporting.markdown import escape
 from bench.reporting.results import Comparison, Result
-from bench.reporting.rows import oks, presence
+from bench.reporting.rows import ALWAYS_PRESENT, PRESENCE_KEYS, oks, presence
 from bench.reporting.tables import POINTS, format_cell, main_source, percent
 
 QUESTIONS = {
@@ -17,27 +17,44 @@ QUESTIONS = {
 
 
 def findings(results: Sequence[Result], comparisons: Sequence[Comparison]) -> str:
-    """Who is highest in each metric, and how every system differs from the first declared one, as a list.
+    """Of each metric the numbers, the largest first, and how every system differs from the first declared one: a list.
 
     `comparisons` are those of the first system with each other one, of the metrics of `QUESTIONS`.
     """
     policy = f"`{results[0].row.protocol.policy}`"
     return "\n".join(
-        f"- **{question.format(policy=policy)}**: {' '.join(_sentences(metric, results, comparisons))}"
+        f"- **{question.format(policy=policy)}**{_standing(metric, results)}: "
+        f"{' '.join(_sentences(metric, results, comparisons))}"
         for metric, question in QUESTIONS.items()
     )
 
 
 def _sentences(metric: str, results: Sequence[Result], comparisons: Sequence[Comparison]) -> Iterator[str]:
     keys = {result.name: _key(result, metric) for result in results}
-    best = max(results, key=lambda result: result.number(keys[result.name]).value or 0.0)
+    numbers = {result.name: result.number(keys[result.name]) for result in results}
+    ranked = sorted(numbers, key=lambda name: -(numbers[name].value or 0.0))
+    yield ", ".join(f"{escape(name)} {format_cell(percent('', ''), numbers[name])} %" for name in ranked) + "."
+    if reached := [escape(result.name) for result in results if is_reached_by_floor(result, keys[result.name])]:
+        yield f"Not above always present: {', '.join(reached)}."
     first = escape(results[0].name)
-    yield f"**{escape(best.name)}** is highest, {format_cell(percent('', ''), best.number(keys[best.name]))} %."
     made = [comparison for comparison in comparisons if comparison.label == metric]
     if clear := [f"{escape(c.second)} {format_cell(POINTS, c.difference)}" for c in made if c.is_clear]:
         yield f"Clearly different from {first}, in points: {', '.join(clear)}."
     if alike := [escape(c.second) for c in made if not c.is_clear]:
         yield f"Not clearly different from {first}: {', '.join(alike)}."
+
+
+def _standing(metric: str, results: Sequence[Result]) -> str:
+    """On how many absent keypoints a number of presence stands."""
+    return f", {results[0].row.data.num_absent} absent keypoints" if metric.startswith("presence") else ""
+
+
+def is_reached_by_floor(result: Result, key: str) -> bool:
+    """Whether saying yes to everything does as well in a number of presence."""
+    if not key.startswith(PRESENCE_KEYS):
+        return False
+    own, floor = (result.number(k).value for k in (key, presence(ALWAYS_PRESENT, key.rpartition("/")[2])))
+    return own is not None and floor is not None and own <= floor
 
 
 def _key(result: Result, metric: str) -> str:

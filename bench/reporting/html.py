@@ -21,7 +21,7 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from bench.errors import UserError
-from bench.reporting.markdown import UNDEFINED
+from bench.reporting.markdown import FEW_MARK, UNDEFINED
 
 TEMPLATES = Path(__file__).parent / "site"
 ASSETS = ("site.css", "site.js", "explorer.js")
@@ -220,10 +220,18 @@ def _boxed_tables(tokens: Sequence[Token]) -> list[Token]:
         else:
             if token.type == "th_open":
                 token.attrSet("scope", "col")
-            elif token.type == "td_open" and (key := sort_key(_plain(tokens[i + 1]))) is not None:
-                token.attrSet("data-key", str(key) if math.isfinite(key) else "")
+            elif token.type == "td_open":
+                _annotate_cell(token, _plain(tokens[i + 1]))
             found.append(token)
     return found
+
+
+def _annotate_cell(cell: Token, text: str) -> None:
+    """By what it is sorted, and whether it stands on too little."""
+    if (key := sort_key(text.removesuffix(FEW_MARK))) is not None:
+        cell.attrSet("data-key", str(key) if math.isfinite(key) else "")
+    if text.endswith(FEW_MARK):
+        cell.attrSet("class", "few")
 
 
 def _take_title(tokens: list[Token]) -> Token | None:

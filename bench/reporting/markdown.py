@@ -9,10 +9,12 @@ from jinja2 import Environment, StrictUndefined
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.presence import POLICIES
-from bench.metrics.bootstrap import few_images_note
+from bench.metrics.bootstrap import MIN_KEYPOINTS, few_images_note
 from bench.reporting.rows import Protocol, Row, by_experiment
 
 UNDEFINED = "\N{EN DASH}"
+FEW_MARK = "\N{DAGGER}"
+"""Behind a number that stands on few keypoints of a class."""
 SMALL_MODEL = 20e6
 """Below this many parameters a system is far from the published ones (ViT-S, the smallest ViTPose, has 22 M)."""
 
@@ -71,6 +73,7 @@ at a threshold ({rule}), which is never chosen on val. **AUROC** asks it without
 - **Heatmap peak** reads presence off the height of the heatmap's peak, which needs no head; **always present** says \
 yes to everything. A presence head adds something where it is above both.
 - {interval}
+- {few}
 - Arrows tell which way is better; an en dash ({dash}) stands for a number that is undefined, and for the spread of \
 one seed."""
 
@@ -104,12 +107,21 @@ def spell_choice(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def how_to_read_few() -> str:
+    """What the mark of few keypoints means."""
+    return (
+        f"**Absent (n)** is how many absent keypoints the numbers of presence stand on. Those marked {FEW_MARK} (grey "
+        f"on the site) stand on fewer than {MIN_KEYPOINTS} absent or present keypoints: too few to call anything "
+        "better."
+    )
+
+
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the words of a page mean."""
     rule = spell_choice(escape(row.protocol.threshold_rule) for row in rows)
     method = escape(rows[0].protocol.intervals)
     interval = ONE_SEED.format(method=method) if len({row.seed for row in rows}) == 1 else MANY_SEEDS
-    return HOW_TO_READ.format(dash=UNDEFINED, rule=rule, interval=interval)
+    return HOW_TO_READ.format(dash=UNDEFINED, rule=rule, interval=interval, few=how_to_read_few())
 
 
 def limits(rows: Sequence[Row]) -> str:
@@ -117,8 +129,8 @@ def limits(rows: Sequence[Row]) -> str:
     sentences = []
     if any(row.data.source == "drawn" for row in rows):
         sentences.append(
-            "The people are drawn by a program: who leads here may not lead on photographs, and no number compares "
-            "with one published for COCO."
+            "The people are drawn by a program: an order of systems here may not hold on photographs, and no number "
+            "compares with one published for COCO."
         )
     else:
         policies = {row.protocol.policy: POLICIES[row.protocol.policy].meaning for row in rows}

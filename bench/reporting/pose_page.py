@@ -10,7 +10,18 @@ from bench.reporting.markdown import escape
 from bench.reporting.pose_results import EMIT_ALL, PLAIN_AP, SCORES, Answers, PoseResult, key, policies_of
 from bench.reporting.results import Comparison
 from bench.reporting.rows import PRESENCE_HEAD, SOURCES, Source
-from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, comparison_table, percent, verdict
+from bench.reporting.tables import (
+    ABSENT,
+    SEEDS,
+    SYSTEM,
+    Cell,
+    Column,
+    Table,
+    comparison_table,
+    percent,
+    presence_percent,
+    verdict,
+)
 
 NOTHING = "No policy leaves present and absent keypoints in calibration and in val, so there is nothing to compare."
 
@@ -22,8 +33,9 @@ def scores_table(systems: Sequence[PoseResult], headline: str, people: str) -> T
         Column("policy", "policy"),
         Column("source", "presence read from"),
         percent(PLAIN_AP, "AP (OKS)"),
-        percent(EMIT_ALL, "gated AP, everything emitted"),
-        *(percent(score, label) for score, label in SCORES.items()),
+        presence_percent(EMIT_ALL, "gated AP, everything emitted"),
+        *(presence_percent(score, label) for score, label in SCORES.items()),
+        ABSENT,
         Column("threshold", "threshold", decimals=3),
         SEEDS,
     ]
@@ -35,6 +47,7 @@ def scores_table(systems: Sequence[PoseResult], headline: str, people: str) -> T
             PLAIN_AP: system.number(PLAIN_AP),
             **{score: system.number(key(policy, source, score)) for score in (EMIT_ALL, *SCORES)},
             "threshold": system.number(key(policy, source, "threshold")).value,
+            **system.counts[policy].cells(),
             "seeds": system.num_seeds,
         }
         for system in systems

@@ -12,8 +12,10 @@ from pyarrow.parquet import read_schema
 
 from bench.data.geometry import Floats
 from bench.data.parquet import UNREADABLE
+from bench.data.predictions import VAL
 from bench.data.presence import POLICIES
 from bench.errors import UserError
+from bench.reporting.label_counts import LabelCount, count_labels
 from bench.reporting.results import (
     Comparison,
     Contrast,
@@ -62,6 +64,7 @@ class PoseResult(NamedTuple):
     """One system."""
 
     result: Result
+    counts: dict[str, LabelCount]  # by policy, of the first seed
 
     @property
     def name(self) -> str:
@@ -108,7 +111,8 @@ def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PoseResult:
     files = [run_file(runs_dir, "pose_scores", name, row.seed) for row in rows]
     keys = _columns(files[0], f"pose_scores@{name}-{rows[0].seed}")
     tables = [read_replicates(file, row, keys, "pose_scores") for file, row in zip(files, rows, strict=True)]
-    return PoseResult(Result(name, rows, keys, np.stack(tables), [], "pose_scores"))
+    counts = count_labels(run_file(runs_dir, "predictions", name, rows[0].seed), VAL)
+    return PoseResult(Result(name, rows, keys, np.stack(tables), [], "pose_scores"), counts)
 
 
 def _columns(file: Path, stage: str) -> list[str]:
@@ -166,7 +170,12 @@ def _head_contrasts(systems: Sequence[PoseResult]) -> Iterator[Asked]:
                     Side(f"{system.name}, {SOURCES[source]}", system.result, key(policy, source, score))
                     for source in (HEATMAP_PEAK, PRESENCE_HEAD)
                 )
-                yield system.name, policy, PRESENCE_HEAD, Contrast(f"{SCORES[score]}, {policy}", peak, head, "heads")
+                yield (
+                    system.name,
+                    policy,
+                    PRESENCE_HEAD,
+                    Contrast(f"{SCORES[score]}, {policy}", peak, head, "heads", system.counts[policy].num_rarer),
+                )
 
 
 def _gate_contrasts(systems: Sequence[PoseResult]) -> Iterator[Asked]:
@@ -175,4 +184,9 @@ def _gate_contrasts(systems: Sequence[PoseResult]) -> Iterator[Asked]:
             said = f"{system.name}, {SOURCES[source]}"
             everything = Side(f"{system.name}, everything emitted", system.result, key(policy, source, EMIT_ALL))
             gated = Side(said, system.result, key(policy, source, GATED))
-            yield system.name, policy, source, Contrast(f"{SCORES[GATED]}, {policy}", everything, gated, "gates")
+            yield (
+                system.name,
+                policy,
+                source,
+                Contrast(f"{SCORES[GATED]}, {policy}", everything, gated, "gates", system.counts[policy].num_rarer),
+            )

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal
 
 import pandas as pd
 
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.data.presence import POLICIES, TRUE
+from bench.metrics.bootstrap import MIN_KEYPOINTS
 from bench.metrics.calibrators import CALIBRATORS
 from bench.metrics.presence import AT_THRESHOLD, MACRO, POOLED, RANKING
 from bench.metrics.presence_study import LOCALISATION, LOCALISED, RANKED, THRESHOLD_RULES
+from bench.reporting.label_counts import LabelCount
 from bench.reporting.markdown import escape, lacking_class
 from bench.reporting.presence_results import (
     ALWAYS,
@@ -31,7 +33,17 @@ from bench.reporting.presence_results import (
     rank_agreement,
 )
 from bench.reporting.results import Comparison, Summary
-from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, comparison_table, percent
+from bench.reporting.tables import (
+    ABSENT,
+    SEEDS,
+    SYSTEM,
+    Cell,
+    Column,
+    Table,
+    comparison_table,
+    percent,
+    presence_percent,
+)
 
 SHOWN = (HEAD, PEAK, LOGISTIC)
 """Own sources in tables that would be too long with all of them; `numbers.csv` has the rest."""
@@ -45,7 +57,7 @@ def lower(name: str, label: str, unit: str = "", scale: float = 1.0, decimals: i
     return Column(name, label, "↓", unit, scale, decimals, estimated=True)
 
 
-METRIC_COLUMNS = {
+_METRICS = {
     "AUROC": percent("AUROC", "AUROC"),
     "AP_present": percent("AP_present", "AP present"),
     "AP_absent": percent("AP_absent", "AP absent"),
@@ -63,44 +75,39 @@ METRIC_COLUMNS = {
     "Brier": lower("Brier", "Brier", decimals=4),
     "NLL": lower("NLL", "NLL"),
 }
+METRIC_COLUMNS = {name: column._replace(of_presence=True) for name, column in _METRICS.items()}
 
 
-class LabelCount(NamedTuple):
-    """How many keypoints of the val split are what under a policy."""
-
-    policy: str
-    num_present: int
-    num_absent: int
-    num_ignored: int
-
-
-def policies_table(counts: Sequence[LabelCount], scored: Sequence[str], people: str) -> Table:
+def policies_table(counts: Mapping[str, LabelCount], scored: Sequence[str], people: str) -> Table:
     """What each policy reads as present, and how many keypoints that makes."""
     columns = [
         POLICY,
         Column("meaning", "meaning"),
         Column("present", "present (n)"),
-        Column("absent", "absent (n)"),
+        ABSENT,
         Column("ignored", "ignored (n)"),
         Column("scored", "has numbers below"),
     ]
     records: list[dict[str, Cell]] = [
         {
-            "policy": count.policy,
-            "meaning": POLICIES[count.policy].meaning,
-            "present": count.num_present,
-            "absent": count.num_absent,
-            "ignored": count.num_ignored,
-            "scored": "yes" if count.policy in scored else "no, one class is empty",
+            "policy": policy,
+            "meaning": POLICIES[policy].meaning,
+            **count.cells(),
+            "ignored": int(count.ignored.sum()),
+            "scored": _scored(count) if policy in scored else "no, one class is empty",
         }
-        for count in counts
+        for policy, count in counts.items()
     ]
     return Table("policies", f"Label policies and the keypoints of {people}", columns, records)
 
 
-def unfitted_note(counts: Sequence[LabelCount], policy: str) -> str:
+def _scored(count: LabelCount) -> str:
+    return f"yes, but one class has fewer than {MIN_KEYPOINTS}" if count.is_scarce else "yes"
+
+
+def unfitted_note(count: LabelCount, policy: str) -> str:
     """What the calibration split does not allow under a policy; empty where it has both classes."""
-    num_present, num_absent = next(count[1:3] for count in counts if count.policy == policy)
+    num_present, num_absent = int(count.present.sum()), int(count.absent.sum())
     lacking = lacking_class(num_present, num_absent)
     if not lacking:
         return ""
@@ -119,9 +126,10 @@ def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:
         POLICY,
         SYSTEM,
         SOURCE,
-        percent("AUROC", "AUROC"),
-        Column("difference", "AUROC minus that of box geometry", "↑", "points", 100.0, 1, signed=True, estimated=True),
-        *(percent(other, f"AUROC of {SOURCES[other].partition(' (')[0]}") for other in others),
+        METRIC_COLUMNS["AUROC"],
+        _points("difference", "AUROC minus that of box geometry", "↑"),
+        *(presence_percent(other, f"AUROC of {SOURCES[other].partition(' (')[0]}") for other in others),
+        ABSENT,
         SEEDS,
     ]
     records: list[dict[str, Cell]] = []
@@ -136,10 +144,16 @@ def winners_table(systems: Sequence[PresenceResult], people: str) -> Table:
                 "AUROC": system.number(key(policy, source, "AUROC")),
                 "difference": difference(pair[0], pair[1]) if len(pair) == 2 else None,
                 **{other: system.number(key(policy, other, "AUROC")) for other in others},
+                **system.counts[policy].cells(),
                 "seeds": system.num_seeds,
             }
         )
     return Table("winners", f"AUROC of the main source under every policy, on {people}", columns, records)
+
+
+def _points(key: str, label: str, direction: Literal["", "↑"] = "") -> Column:
+    """A difference of numbers of presence."""
+    return Column(key, label, direction, "points", 100.0, 1, signed=True, estimated=True, of_presence=True)
 
 
 def _by_policy(systems: Sequence[PresenceResult]) -> list[tuple[str, PresenceResult]]:
@@ -147,34 +161,38 @@ def _by_policy(systems: Sequence[PresenceResult]) -> list[tuple[str, PresenceRes
 
 
 def winners_sentences(systems: Sequence[PresenceResult], policies: Sequence[str]) -> str:
-    """Who leads under each policy, and whether by more than chance, as a list."""
-    return "\n".join(_winner(systems, policy) for policy in policies)
+    """The numbers of all systems under each policy, the largest first, beside the floors, as a list. None is tested."""
+    return "\n".join(_numbers_of(systems, policy) for policy in policies)
 
 
-def _winner(systems: Sequence[PresenceResult], policy: str) -> str:
-    ranked = sorted(
-        (system for system in systems if policy in system.policies),
-        key=lambda system: -(system.number(key(policy, system.main_source, "AUROC")).value or 0.0),
+def _numbers_of(systems: Sequence[PresenceResult], policy: str) -> str:
+    having = [system for system in systems if policy in system.policies]
+    numbers = {system.name: system.number(key(policy, system.main_source, "AUROC")) for system in having}
+    ranked = sorted(having, key=lambda system: -(numbers[system.name].value or 0.0))
+    count = ranked[0].counts[policy]
+    said = ", ".join(
+        f"{escape(system.name)} ({SOURCES[system.main_source]}) {_percent(numbers[system.name])} %" for system in ranked
     )
-    sides = [system.side(policy, system.main_source, "AUROC", "") for system in ranked[:2]]
-    first = ranked[0]
-    source = first.main_source
-    text = f"- `{policy}`: **{escape(first.name)}** ({SOURCES[source]}), AUROC "
-    text += f"{_percent(first.number(key(policy, source, 'AUROC')))} %"
-    text += _best_floor(first, policy)
-    if len(sides) < 2:
-        return f"{text}."
-    ahead = difference(sides[1], sides[0])
-    clear = "ahead of" if (ahead.low or 0) > 0 else "not clearly ahead of"
-    return f"{text}, {clear} {escape(ranked[1].name)} ({_percent(ahead, signed=True)} points)."
+    text = f"- `{policy}`, {int(count.absent.sum())} absent keypoints: AUROC of {said}."
+    if count.is_scarce:
+        return f"{text} One class has fewer than {MIN_KEYPOINTS} keypoints, so this says nothing of who is better."
+    return text + _floor_sentence(ranked, numbers, policy)
 
 
-def _best_floor(system: PresenceResult, policy: str) -> str:
-    found = {floor: system.number(key(policy, floor, "AUROC")) for floor in FLOORS if system.has_source(policy, floor)}
-    if not found:
+def _floor_sentence(systems: Sequence[PresenceResult], numbers: Mapping[str, Summary], policy: str) -> str:
+    """The floor of the largest AUROC, and whom it reaches or exceeds; each system has its own."""
+    floors = {system.name: found for system in systems if (found := _largest_floor(system, policy)) is not None}
+    if len(floors) < len(systems):
         return ""
-    best = max(found, key=lambda floor: found[floor].value or 0.0)
-    return f" (best floor: {FLOORS[best]}, {_percent(found[best])} %)"
+    name, number = floors[systems[0].name]
+    reached = [s.name for s in systems if (numbers[s.name].value or 0.0) <= (floors[s.name][1].value or 0.0)]
+    below = f", which reaches or exceeds {', '.join(map(escape, reached))}" if reached else ""
+    return f" Largest of the floors: {FLOORS[name]}, {_percent(number)} %{below}."
+
+
+def _largest_floor(system: PresenceResult, policy: str) -> tuple[str, Summary] | None:
+    found = {floor: system.number(key(policy, floor, "AUROC")) for floor in FLOORS if system.has_source(policy, floor)}
+    return max(found.items(), key=lambda item: item[1].value or 0.0, default=None)
 
 
 def _percent(number: Summary, *, signed: bool = False) -> str:
@@ -227,12 +245,11 @@ def head_answer(comparisons: Sequence[tuple[str, Comparison]]) -> str:
 
 
 def _answer(second: str, first: str, metric: str, found: Sequence[tuple[str, Comparison]]) -> str:
-    verdicts: dict[str, list[str]] = {"better": [], "worse": [], "not clearly different": []}
+    verdicts: dict[str, list[str]] = {}
     for policy, made in found:
-        up = (made.difference.value or 0.0) > 0
-        verdict = ("better" if up else "worse") if made.is_clear else "not clearly different"
-        verdicts[verdict].append(f"`{policy}` ({_percent(made.difference, signed=True)} points)")
-    said = "; ".join(f"**{verdict}** under {', '.join(under)}" for verdict, under in verdicts.items() if under)
+        verdicts.setdefault(made.verdict, []).append(f"`{policy}` ({_percent(made.difference, signed=True)} points)")
+    order = sorted(verdicts, key=lambda verdict: (verdict != "better", verdict != "worse"))
+    said = "; ".join(f"{verdict} under {', '.join(verdicts[verdict])}" for verdict in order)
     system, _, source = second.rpartition(", ")
     return f"- {escape(system)}, {metric}: the {source} against {first.removeprefix(f'{system}, ')}: {said}."
 
@@ -266,10 +283,8 @@ def truth_table(systems: Sequence[PresenceResult], people: str) -> Table:
         POLICY,
         SYSTEM,
         SOURCE,
-        *(
-            Column(metric, f"{metric} minus that of true", "", "points", 100.0, 1, signed=True, estimated=True)
-            for metric in TESTED
-        ),
+        *(_points(metric, f"{metric} minus that of true") for metric in TESTED),
+        ABSENT,
         SEEDS,
     ]
     records: list[dict[str, Cell]] = []
@@ -283,19 +298,27 @@ def truth_table(systems: Sequence[PresenceResult], people: str) -> Table:
                     for metric in TESTED
                 }
                 line: dict[str, Cell] = {"policy": policy, "system": name, "source": SOURCES[source], **distance}
-                records.append({**line, "seeds": system.num_seeds})
+                records.append({**line, **system.counts[policy].cells(), "seeds": system.num_seeds})
     return Table("truth", f"Distance from the truth, on {people}", columns, records)
 
 
 def thresholds_table(systems: Sequence[PresenceResult], policy: str, people: str) -> Table:
     """Numbers at a threshold, by the rule that chose it."""
-    columns = [SYSTEM, SOURCE, Column("rule", "threshold of"), *(METRIC_COLUMNS[m] for m in AT_THRESHOLD), SEEDS]
+    columns = [
+        SYSTEM,
+        SOURCE,
+        Column("rule", "threshold of"),
+        *(METRIC_COLUMNS[m] for m in AT_THRESHOLD),
+        ABSENT,
+        SEEDS,
+    ]
     records: list[dict[str, Cell]] = [
         {
             "system": name,
             "source": SOURCES[source],
             "rule": meaning,
             **{m: systems[place].number(key(policy, source, m, rule)) for m in AT_THRESHOLD},
+            **systems[place].counts[policy].cells(),
             "seeds": systems[place].num_seeds,
         }
         for name, source, place in lines_of(systems, policy, SHOWN)
@@ -321,18 +344,19 @@ def ranking_table(systems: Sequence[PresenceResult], policy: str, people: str) -
                 for metric in RANKING
                 for view, word in views.items()
             },
+            **systems[place].counts[policy].cells(),
             "seeds": systems[place].num_seeds,
         }
         for name, source, place in lines_of(systems, policy, list(OWN))
     ]
     title = f"Presence without a threshold, policy {policy}, on {people}"
-    return Table("ranking", title, [*columns, SEEDS], records)
+    return Table("ranking", title, [*columns, ABSENT, SEEDS], records)
 
 
 def calibration_table(systems: Sequence[PresenceResult], policy: str, people: str) -> Table:
     """Whether probabilities mean what they say, before and after each calibrator."""
     metrics = ("ECE", "ECE_mass", "reliability_debiased", "Brier", "NLL")
-    columns = [SYSTEM, SOURCE, Column("calibrator", "calibrator"), *(METRIC_COLUMNS[m] for m in metrics), SEEDS]
+    columns = [SYSTEM, SOURCE, Column("calibrator", "calibrator"), *(METRIC_COLUMNS[m] for m in metrics), ABSENT, SEEDS]
     records: list[dict[str, Cell]] = []
     for name, source, place in lines_of(systems, policy, list(OWN)):
         for calibrator in CALIBRATORS:
@@ -340,7 +364,9 @@ def calibration_table(systems: Sequence[PresenceResult], policy: str, people: st
             if found["Brier"].value is not None:
                 cells: dict[str, Cell] = {m: x.value if m in BIASED else x for m, x in found.items()}
                 line: dict[str, Cell] = {"system": name, "source": SOURCES[source], "calibrator": calibrator}
-                records.append({**line, **cells, "seeds": systems[place].num_seeds})
+                records.append(
+                    {**line, **cells, **systems[place].counts[policy].cells(), "seeds": systems[place].num_seeds}
+                )
     missing = [label for label in FLOORS.values() if all(record["source"] != label for record in records)]
     note = f"Not calibrated, hence without a line: {', '.join(missing)}." if missing else ""
     return Table("calibration", f"Calibration, policy {policy}, on {people}", columns, records, note)
@@ -364,7 +390,8 @@ def localisation_table(systems: Sequence[PresenceResult], people: str) -> Table:
 def keypoint_table(systems: Sequence[PresenceResult], policy: str, people: str) -> Table:
     """AUROC by keypoint: one column per system and source."""
     picks = list(lines_of(systems, policy, SHOWN))
-    columns = [percent(f"{name}/{source}", f"AUROC, {name}, {SOURCES[source]}") for name, source, _ in picks]
+    columns = [presence_percent(f"{name}/{source}", f"AUROC, {name}, {SOURCES[source]}") for name, source, _ in picks]
+    count = systems[0].counts[policy]
     records: list[dict[str, Cell]] = [
         {
             "keypoint": keypoint.replace("_", " "),
@@ -372,11 +399,13 @@ def keypoint_table(systems: Sequence[PresenceResult], policy: str, people: str) 
                 f"{name}/{source}": systems[place].number(key(policy, source, "AUROC", RANKED, keypoint))
                 for name, source, place in picks
             },
+            "absent": int(count.absent[k]),
+            "present": int(count.present[k]),
         }
-        for keypoint in KEYPOINT_NAMES
+        for k, keypoint in enumerate(KEYPOINT_NAMES)
     ]
     title = f"AUROC by keypoint, policy {policy}, on {people}"
-    return Table("presence_per_keypoint", title, [Column("keypoint", "keypoint"), *columns], records)
+    return Table("presence_per_keypoint", title, [Column("keypoint", "keypoint"), *columns, ABSENT], records)
 
 
 def numbers_frame(systems: Sequence[PresenceResult]) -> pd.DataFrame:

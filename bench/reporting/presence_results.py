@@ -13,11 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.data.parquet import UNREADABLE
+from bench.data.predictions import VAL
 from bench.data.presence import POLICIES
 from bench.errors import UserError
 from bench.metrics.bootstrap import Interval, percentile_interval, pool_seeds
 from bench.metrics.presence import POOLED
 from bench.metrics.presence_study import GLOBAL, LOCALISATION, LOCALISED, RANKED, kendall_tau
+from bench.reporting.label_counts import LabelCount, count_labels
 from bench.reporting.results import (
     POOLING_SEED,
     Comparison,
@@ -71,6 +73,7 @@ class PresenceResult(NamedTuple):
     tables: list[pd.DataFrame]  # E, by the name of the number: value, low, high
     curves: list[pd.DataFrame]  # E
     policies: list[str]  # those that tell present from absent in val, in the order of `POLICIES`
+    counts: dict[str, LabelCount]  # by policy, of the first seed
 
     @property
     def name(self) -> str:
@@ -144,9 +147,11 @@ def _load_system(runs_dir: Path, name: str, rows: list[Row]) -> PresenceResult:
     frames = [first, *(_read(runs_dir, "presence_replicates", row, keys)[keys] for row in rows[1:])]
     replicates = [frame.to_numpy(dtype=np.float64) for frame in frames]
     result = Result(name, rows, keys, np.stack(replicates), [], "presence")
+    counts = count_labels(run_file(runs_dir, "predictions", name, rows[0].seed), VAL)
     measured = tables[0]["value"].dropna()  # a heatmap always has its peak
     policies = [policy for policy in POLICIES if key(policy, PEAK, "AUROC") in measured.index]
-    return PresenceResult(result, pool_columns(keys, result.replicates, result.num_images), tables, curves, policies)
+    pooled = pool_columns(keys, result.replicates, result.num_images)
+    return PresenceResult(result, pooled, tables, curves, policies, counts)
 
 
 COLUMNS = ("policy", "source", "rule", "view", "metric", "value", "low", "high")
@@ -211,7 +216,7 @@ def _contrast(system: PresenceResult, policy: str, other: str, metric: str) -> C
     first, second = (
         system.side(policy, source, metric, f"{system.name}, {SOURCES[source]}") for source in (other, HEAD)
     )
-    return Contrast(f"{metric}, {policy}", first, second, other)
+    return Contrast(f"{metric}, {policy}", first, second, other, system.counts[policy].num_rarer)
 
 
 def rank_agreement(systems: Sequence[PresenceResult], metric: str, first: str, second: str) -> Summary:

@@ -17,6 +17,7 @@ from bench.errors import UserError
 from bench.metrics.average_precision import mix
 from bench.metrics.bootstrap import (
     MIN_IMAGES,
+    MIN_KEYPOINTS,
     Difference,
     Interval,
     compare,
@@ -29,14 +30,11 @@ from bench.metrics.bootstrap import (
 from bench.metrics.many_sets import ManySets
 from bench.metrics.oks import Matches
 from bench.reporting.parallel import map_on_cores
-from bench.reporting.rows import Row, by_experiment, load_rows, oks, run_file
+from bench.reporting.rows import PRESENCE_KEYS, Row, by_experiment, load_rows, oks, run_file
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Floats]  # name of a number -> (S,)
 NOT_CLEAR = "not clearly different"
-MIN_KEYPOINTS = 30
-"""A class with fewer keypoints, absent or present, is too small to judge by: one keypoint moves its share by more than
-3 points, and of as many the normal approximation behind an interval begins to hold."""
 LEVEL = 0.05  # of tests; 1 - CONFIDENCE but for its rounding
 POOLING_SEED = 0  # of the draws of training seeds; every result draws alike, so that differences stay paired
 
@@ -199,12 +197,14 @@ class Side(NamedTuple):
 
 class Contrast(NamedTuple):
     """What is compared: `label` names the number, `question` what a reader asks: p-values are corrected for all
-    contrasts that answer the same one."""
+    contrasts that answer the same one. `num_rarer` is how many keypoints the rarer class has, absent or present; None
+    for a number that does not tell them apart."""
 
     label: str
     first: Side
     second: Side
     question: str
+    num_rarer: int | None = None
 
     @property
     def stat(self) -> str | None:
@@ -221,6 +221,12 @@ class Contrast(NamedTuple):
         """Poses can be traded between two trained models; presence scores of two have no common scale, and a trade of
         images knows nothing of the luck of a training."""
         return "permutation" if self.stat is not None and self.num_seeds == 1 else "bootstrap"
+
+
+def rarer_of(key: str, result: Result) -> int | None:
+    """Keypoints of the rarer class that a number of a row stands on; None where it is none of presence."""
+    data = result.row.data
+    return min(data.num_absent, data.num_present) if key.startswith(PRESENCE_KEYS) else None
 
 
 class Comparison(NamedTuple):
@@ -345,6 +351,7 @@ def _comparison(contrast: Contrast, difference: Difference, p: float, p_correcte
         detectable,
         contrast.test,
         contrast.first.result.num_images,
+        contrast.num_rarer is not None and contrast.num_rarer < MIN_KEYPOINTS,
     )
 
 

@@ -54,9 +54,13 @@ def score_rule(rule: str, stat: str) -> str:
     return f"score_rule/{rule}/{stat}"
 
 
+PRESENCE_KEYS: Final = "presence/"
+"""How all keys of presence begin."""
+
+
 def presence(source: Source, metric: str, keypoint: str = POOLED) -> str:
     """Key of a presence number, of all keypoints pooled or of one by its name."""
-    return f"presence/{source}/{keypoint}/{metric}"
+    return f"{PRESENCE_KEYS}{source}/{keypoint}/{metric}"
 
 
 def presence_keys(source: Source) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bench.reporting.figures import GREY, house_style, system_styles
 from bench.reporting.results import Summary
 from bench.reporting.rows import ALWAYS_PRESENT, HEATMAP_PEAK, PRESENCE_HEAD, SOURCES, Source
-from bench.reporting.tables import SEEDS, SYSTEM, Cell, Column, Table, percent
+from bench.reporting.tables import ABSENT, SEEDS, SYSTEM, Cell, Column, Table, percent, presence_percent
 
 ALL_SIDES = "all"
 MODE_LABELS = {"cut": "cut away", "shift": "left out of the window", "blackout": "covered"}
@@ -137,7 +137,10 @@ def voices(systems: Sequence[System], *, floor: bool) -> list[Voice]:
 MODE, PADDING = Column("mode", "what is absent is"), Column("padding", "padding")
 KEPT = Column("kept", "kept of 100", scale=100.0)
 SOURCE = Column("source", "source")
-HALLUCINATED = Column("hallucinated", "absent, called present", "↓", "keypoints per person", 1.0, 2, estimated=True)
+HALLUCINATED = Column(
+    "hallucinated", "absent, called present", "↓", "keypoints per person", 1.0, 2, estimated=True, of_presence=True
+)
+AUROC, F1 = presence_percent("AUROC", "AUROC"), presence_percent("F1", "F1")
 SIMILARITY = percent("similarity", "similarity of what remains")
 ECE = Column("ECE", "ECE, as it is", "↓", "%", 100.0, 1, estimated=True)
 ECE_TEMPERATURE = Column("ECE_temperature", "ECE, tempered", "↓", "%", 100.0, 1, estimated=True)
@@ -153,16 +156,23 @@ OF_A_HEAD = ("ECE", "ECE_temperature")
 OF_POSES = ("similarity", *(column.key for column in PLACES))
 
 
+def _classes(system: System, point: Point) -> dict[str, Cell]:
+    """How many keypoints are absent, and present."""
+    return {name: int(system.numbers[number(point, name)].value or 0) for name in ("absent", "present")}
+
+
 def _where(point: Point) -> dict[str, Cell]:
     return {"mode": MODE_LABELS[point.mode], "padding": PADDING_LABELS[point.padding], "kept": point.kept}
 
 
 def presence_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
     """Presence along every curve: one line per point and voice."""
-    columns = [MODE, PADDING, KEPT, SYSTEM, SOURCE, percent("AUROC", "AUROC"), percent("F1", "F1"), HALLUCINATED, SEEDS]
+    columns = [MODE, PADDING, KEPT, SYSTEM, SOURCE, AUROC, F1, HALLUCINATED, ABSENT, SEEDS]
     records = [
         voice.record(
-            **_where(point), **{key: voice.system.numbers[number(point, key, voice.source)] for key in BY_SOURCE}
+            **_where(point),
+            **{key: voice.system.numbers[number(point, key, voice.source)] for key in BY_SOURCE},
+            **_classes(voice.system, point),
         )
         for point in grid.points()
         if point.side == ALL_SIDES
@@ -231,13 +241,14 @@ def sides_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
             side=point.side,
             **{key: voice.system.numbers[number(point, key, voice.source)] for key in BY_SOURCE},
             **{key: voice.system.numbers[number(point, key)] for key in ("similarity", "swap")},
+            **_classes(voice.system, point),
         )
         for point in grid.by_side()
         for voice in voices(systems, floor=False)
     ]
     columns = [
-        MODE, Column("side", "side lost"), SYSTEM, SOURCE, percent("AUROC", "AUROC"), percent("F1", "F1"), HALLUCINATED,
-        SIMILARITY, PLACES[3], SEEDS,
+        MODE, Column("side", "side lost"), SYSTEM, SOURCE, AUROC, F1, HALLUCINATED,
+        SIMILARITY, PLACES[3], ABSENT, SEEDS,
     ]  # fmt: skip
     return Table("sides", f"Side by side, {grid.halfway_text} kept, on {people}", columns, records)
 
@@ -245,7 +256,12 @@ def sides_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
 def paddings_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
     """AUROC under every padding where half is kept, and how far from that under the first one."""
     paddings = grid.padding_names
-    columns = [MODE, SYSTEM, SOURCE, *(percent(padding, f"AUROC, {PADDING_LABELS[padding]}") for padding in paddings)]
+    columns = [
+        MODE,
+        SYSTEM,
+        SOURCE,
+        *(presence_percent(padding, f"AUROC, {PADDING_LABELS[padding]}") for padding in paddings),
+    ]
     columns += [
         _points(f"minus_{padding}", f"{PADDING_LABELS[padding]} - {PADDING_LABELS[paddings[0]]}")
         for padding in paddings[1:]
@@ -261,8 +277,9 @@ def paddings_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
             for pair in grid.padding_pairs():
                 if pair[0].mode == mode:
                     cells[f"minus_{pair[0].padding}"] = numbers[difference(*pair, source)]
+            cells |= _classes(voice.system, Point(mode, grid.paddings(mode)[0], ALL_SIDES, grid.halfway))
             records.append(voice.record(mode=MODE_LABELS[mode], **cells))
-    return Table("paddings", f"Paddings, {grid.halfway_text} kept, on {people}", [*columns, SEEDS], records)
+    return Table("paddings", f"Paddings, {grid.halfway_text} kept, on {people}", [*columns, ABSENT, SEEDS], records)
 
 
 def given_away_table(systems: Sequence[System], grid: Grid, people: str) -> Table:
@@ -273,6 +290,7 @@ def given_away_table(systems: Sequence[System], grid: Grid, people: str) -> Tabl
             cut=voice.system.numbers[number(cut, "AUROC", voice.source)],
             shift=voice.system.numbers[number(shift, "AUROC", voice.source)],
             difference=voice.system.numbers[difference(cut, shift, voice.source)],
+            **_classes(voice.system, cut),
             similarity_cut=voice.system.numbers[number(cut, "similarity")],
             similarity_shift=voice.system.numbers[number(shift, "similarity")],
         )
@@ -280,15 +298,16 @@ def given_away_table(systems: Sequence[System], grid: Grid, people: str) -> Tabl
         for voice in voices(systems, floor=False)
     ]
     columns = [
-        PADDING, SYSTEM, SOURCE, percent("cut", "AUROC, cut away"), percent("shift", "AUROC, left out of the window"),
+        PADDING, SYSTEM, SOURCE, presence_percent("cut", "AUROC, cut away"),
+        presence_percent("shift", "AUROC, left out of the window"),
         _points("difference", "cut - left out"), percent("similarity_cut", "similarity, cut away"),
-        percent("similarity_shift", "similarity, left out"), SEEDS,
+        percent("similarity_shift", "similarity, left out"), ABSENT, SEEDS,
     ]  # fmt: skip
     return Table("given_away", f"Cut away or left out, {grid.halfway_text} kept, on {people}", columns, records)
 
 
 def _points(key: str, label: str) -> Column:
-    return Column(key, label, "", "points", 100.0, 1, signed=True, estimated=True)
+    return Column(key, label, "", "points", 100.0, 1, signed=True, estimated=True, of_presence=True)
 
 
 def tally_table(systems: Sequence[System], grid: Grid, people: str) -> Table:

@@ -10,8 +10,9 @@ import pandas as pd
 from bench.data.keypoints import KEYPOINT_NAMES
 from bench.inference.scoring import SCORE_RULES
 from bench.metrics.average_precision import STATS
+from bench.metrics.bootstrap import MIN_KEYPOINTS
 from bench.published import PUBLISHED
-from bench.reporting.markdown import UNDEFINED, escape
+from bench.reporting.markdown import FEW_MARK, UNDEFINED, escape
 from bench.reporting.results import Comparison, Result, Summary
 from bench.reporting.rows import (
     ALWAYS_PRESENT,
@@ -41,6 +42,7 @@ class Column(NamedTuple):
     decimals: int = 0
     signed: bool = False
     estimated: bool = False  # from a sample of images: every number has its interval
+    of_presence: bool = False  # of absent and present keypoints: marked where a line has few of either
 
     @property
     def header(self) -> str:
@@ -70,6 +72,11 @@ def percent(key: str, label: str) -> Column:
     return Column(key, label, "↑", "%", 100.0, 1, estimated=True)
 
 
+def presence_percent(key: str, label: str) -> Column:
+    """The same of a number that tells absent from present keypoints."""
+    return percent(key, label)._replace(of_presence=True)
+
+
 POINTS = Column("difference", "difference", "↑", "points", 100.0, 1, signed=True, estimated=True)
 
 
@@ -86,11 +93,19 @@ def format_cell(column: Column, cell: Cell) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table as GitHub Markdown, its title above it."""
-    cells = [[format_cell(column, record.get(column.key)) for column in table.columns] for record in table.records]
+    cells = [[_marked(column, record) for column in table.columns] for record in table.records]
     frame = pd.DataFrame(cells, columns=[escape(column.header) for column in table.columns])
     align = ["left" if _is_text(table, column) else "right" for column in table.columns]
     body = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
     return "\n\n".join(part for part in (f"**{escape(table.title)}**", body, table.note) if part)
+
+
+def _marked(column: Column, record: Mapping[str, Cell]) -> str:
+    """A cell; a number of presence with the mark of few keypoints where the line has few of a class."""
+    text = format_cell(column, record.get(column.key))
+    classes = [record[name] for name in ("absent", "present") if isinstance(record.get(name), int)]
+    few = column.of_presence and text != UNDEFINED and any(int(str(n)) < MIN_KEYPOINTS for n in classes)
+    return f"{text} {FEW_MARK}" if few else text
 
 
 def to_frame(table: Table) -> pd.DataFrame:
@@ -123,6 +138,7 @@ SYSTEM = Column("system", "system")
 SEEDS = Column("seeds", "seeds (n)")
 PERSONS = Column("persons", "persons (n)")
 IMAGES = Column("images", "images (n)")
+ABSENT = Column("absent", "absent (n)")
 AP_SPREAD = Column("AP_spread", "AP sd over seeds", "↓", "%", 100.0, 1)
 
 
@@ -226,8 +242,7 @@ def comparison_table(name: str, title: str, comparisons: Sequence[Comparison], n
 
 def verdict(made: Comparison) -> str:
     """A comparison in words, with its number."""
-    found = f"**{made.verdict}**" if made.is_clear else made.verdict
-    return f"{found} ({format_cell(POINTS, made.difference)} points)"
+    return f"{made.verdict} ({format_cell(POINTS, made.difference)} points)"
 
 
 def expected_table(results: Sequence[Result], published: Mapping[str, str]) -> Table:
@@ -288,7 +303,8 @@ def presence_table(results: Sequence[Result], people: str) -> Table:
         SYSTEM,
         Column("source", "presence read from"),
         Column("threshold", "threshold", decimals=3),
-        *(percent(metric, metric) for metric in METRICS),
+        *(presence_percent(metric, metric) for metric in METRICS),
+        ABSENT,
         SEEDS,
         PERSONS,
     ]
@@ -314,9 +330,10 @@ def overview_table(results: Sequence[Result], people: str) -> Table:
         percent("AP", "AP"),
         percent("AR", "AR"),
         Column("source", "presence read from"),
-        percent("F1", "presence F1"),
-        percent("AUROC", "presence AUROC"),
-        percent("always_present", "F1 of always present"),
+        presence_percent("F1", "presence F1"),
+        presence_percent("AUROC", "presence AUROC"),
+        presence_percent("always_present", "F1 of always present"),
+        ABSENT,
         SEEDS,
         PERSONS,
     ]
@@ -365,8 +382,11 @@ def keypoint_table(results: Sequence[Result], people: str) -> Table:
 
 
 def counts(result: Result) -> dict[str, Cell]:
-    """Seeds and persons behind a line."""
-    return {"seeds": len(result.rows), "persons": result.row.data.num_persons}
+    """Seeds, persons and keypoints of either class behind a line."""
+    data = result.row.data
+    return {
+        "seeds": len(result.rows), "persons": data.num_persons, "absent": data.num_absent, "present": data.num_present
+    }  # fmt: skip
 
 
 def rows_frame(rows: Sequence[Row]) -> pd.DataFrame:

@@ -68,6 +68,7 @@ def write_page(folder: Path, plan: PoseScoresPlan, rows: Sequence[Row], systems:
         threshold_rule=markdown.escape(rows[0].protocol.threshold_rule),
         score_rule=markdown.escape(rows[0].protocol.score_rule),
         oks_nms=markdown.escape(rows[0].protocol.oks_nms),
+        few=markdown.how_to_read_few(),
         differences=markdown.how_to_read_differences(plan.resampling.num, "one of the two questions below"),
         heads=pages.head_sentences(answers),
         gates=pages.gate_sentences(answers),
@@ -125,6 +126,7 @@ it is known whose pose each one is. People who are left out of the split have no
 - Persons are ranked by score rule `{{ score_rule }}`, OKS-NMS: {{ oks_nms }}.
 - Brackets and bands are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Arrows
   tell which way is better; an en dash stands for what is undefined.
+- {{ few }}
 {{ differences }}
 
 ## The scores

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from pyarrow.parquet import read_schema
 from pydantic import BaseModel, ConfigDict
 
 from bench.data.coco import read_coco
 from bench.data.predictions import CALIBRATION, VAL, read_split
-from bench.data.presence import POLICIES, TRUE
+from bench.data.presence import TRUE
 from bench.metrics.calibration import NUM_BINS
 from bench.reporting import markdown, tables
 from bench.reporting import presence_figures as figures
 from bench.reporting import presence_page as pages
 from bench.reporting.figures import save
+from bench.reporting.label_counts import count_labels
 from bench.reporting.pictures import save_small, subjects_of
 from bench.reporting.presence_results import (
     HEAD,
@@ -89,26 +89,12 @@ def main(profile: str) -> None:
     write_page(folder, page)
 
 
-def label_counts(file: Path, split_name: str) -> list[pages.LabelCount]:
-    """How many keypoints of a split are what under each policy that predictions carry."""
-    columns = set(read_schema(file).names)
-    counts = []
-    for policy in POLICIES:
-        if f"present_{policy}" in columns:
-            split = read_split(file, split_name, policy)
-            counted = split.present_weight > 0
-            numbers = ((counted & split.present).sum(), (counted & ~split.present).sum(), (~counted).sum())
-            counts.append(pages.LabelCount(policy, *map(int, numbers)))
-    return counts
-
-
 def write_page(folder: Path, page: Page) -> None:
     """Tables, figures and the page that shows them."""
     plan, systems, people = page.plan, page.systems, page.people
     comparisons = head_comparisons(systems, plan.resampling.num, plan.resampling.seed)
-    first = RunFiles(plan.profile, plan.systems[0], plan.seeds[0])
     shown = [
-        pages.policies_table(label_counts(first.predictions, VAL), systems[0].policies, people),
+        pages.policies_table(systems[0].counts, systems[0].policies, people),
         pages.winners_table(systems, people),
         pages.head_table(comparisons, people),
         pages.agreement_table(systems, people),
@@ -126,13 +112,14 @@ def write_page(folder: Path, page: Page) -> None:
     numbers.to_csv(folder / "numbers.csv", index=False, lineterminator="\n", float_format="%.5g")
     write_figures(folder, page)
     answer = pages.head_answer(comparisons)
-    unfitted = pages.unfitted_note(label_counts(first.predictions, CALIBRATION), plan.policy)
+    first = RunFiles(plan.profile, plan.systems[0], plan.seeds[0])
+    unfitted = pages.unfitted_note(count_labels(first.predictions, CALIBRATION)[plan.policy], plan.policy)
     write_text(folder / "findings.md", findings(page, answer))
     write_text(folder / "README.md", render(page, shown, answer, unfitted, write_cases(folder, page)))
 
 
 def findings(page: Page, answer: str) -> str:
-    """Who wins under the policies of most interest, and whether heads beat heatmaps: for the front page."""
+    """The numbers under the policies of most interest, and heads beside heatmaps: for the front page."""
     shown = pages.winners_sentences(page.systems, page.shown_policies)
     return markdown.render(FINDINGS, note=markdown.empty_class_note(page.rows), shown=shown, answer=answer)
 
@@ -188,6 +175,7 @@ def render(page: Page, shown: Sequence[Table], answer: str, unfitted: str, cases
         winners=pages.winners_sentences(page.systems, page.systems[0].policies),
         answer=answer,
         num_systems=len(page.systems),
+        few=markdown.how_to_read_few(),
         several_seeds=any(system.num_seeds > 1 for system in page.systems),
         curves=page.shown_policies,
         cases=cases,
@@ -204,13 +192,13 @@ def render(page: Page, shown: Sequence[Table], answer: str, unfitted: str, cases
 
 
 FINDINGS = """\
-**The highest AUROC of presence**, by label policy:
+**Which keypoints are there?** By label policy, numbers that no test compares:
 
 {{ note }}
 
 {{ shown }}
 
-<details><summary>Does the presence head beat thresholding the heatmap, and box geometry?</summary>
+<details><summary>Is the presence head above thresholding the heatmap, and box geometry? Tested</summary>
 
 {{ answer }}
 
@@ -253,19 +241,21 @@ policy, `{{ policy }}`, is that of `evaluate.presence_policy`.
   image, *always present* nothing. Where a source is not above box geometry, its numbers do not show that it knows more
   of presence than the place and size of the box tell; they do not show the opposite either.
 - Brackets are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples that all systems share). Differences are
-  paired. **p** is two-sided, from the bootstrap; **p, corrected** corrects for all lines that
-  answer one question: is the head above this other source (step-down max-T, Westfall and Young 1993)? With n images no
-  p is below 2^(1-n). Arrows tell which way is better; an en dash stands for what is undefined.
+  paired. **p** is two-sided, from the bootstrap; **p, corrected** corrects for all lines that answer one question: is
+  the head above this other source (step-down max-T, Westfall and Young 1993)? With n images no p is below 2^(1-n), and
+  a line that no image could change is unchanged and has no p. Arrows tell which way is better; an en dash stands for
+  what is undefined.
+- {{ few }}
 {% if several_seeds %}
 - Numbers are means over training seeds. Those of single keypoints have bounds that span the intervals of all seeds.
 {% endif %}
 
-## Who wins
+## The numbers under every policy
 
 {{ winners }}
 
 Every system is read from its main source, which is chosen by a rule and not by its numbers: the presence head where it
-has one, else the heatmap peak. Differences here are not tested.
+has one, else the heatmap peak. Differences here are not tested, so that nothing is said of who is better.
 
 {% if "winners" in tables %}
 {{ tables.winners }}
@@ -279,7 +269,7 @@ No policy leaves both present and absent keypoints in val, so nobody wins. Every
 rules that is defined: [numbers.csv](numbers.csv).
 {% endif %}
 
-## Does the presence head beat thresholding the heatmap?
+## Is the presence head above thresholding the heatmap?
 
 {{ answer }}
 
@@ -292,7 +282,7 @@ threshold of highest F1 on the calibration split. {{ floors }}
 As CSV: [head.csv](head.csv).
 {% endif %}
 
-## Do policies agree on who is better?
+## Do policies rank systems alike?
 
 {% if num_systems < 3 %}
 **With fewer than 3 systems (here {{ num_systems }}), a ranking means little**: two can only stay or trade places.

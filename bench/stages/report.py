@@ -12,7 +12,7 @@ from bench.reporting import markdown, tables
 from bench.reporting.figures import ABOUT_CURVES, bars_note, draw_curves, draw_keypoints, draw_systems, save
 from bench.reporting.findings import findings
 from bench.reporting.pictures import PicturePlan, write_pictures
-from bench.reporting.results import Comparison, Contrast, Result, Side, compare_by_question, load_results
+from bench.reporting.results import Comparison, Contrast, Result, Side, compare_by_question, load_results, rarer_of
 from bench.reporting.rows import oks, presence, score_rule
 from bench.stages.command import run_command
 from bench.stages.files import ResamplingPlan, manifest_file, plan_dir, read_model, write_json, write_text
@@ -162,7 +162,13 @@ def compare_systems(results: Sequence[Result], resampling: ResamplingPlan) -> li
             for metric in ("F1", "AUROC")
         ]
         contrasts += [
-            Contrast(label, Side(results[0].name, results[0], own), Side(result.name, result, other), label)
+            Contrast(
+                label,
+                Side(results[0].name, results[0], own),
+                Side(result.name, result, other),
+                label,
+                rarer_of(own, result),
+            )
             for label, own, other in keys
         ]
     return compare_by_question(contrasts, resampling.num, resampling.seed)

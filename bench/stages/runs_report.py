@@ -14,8 +14,8 @@ from bench.reporting import markdown, tables
 from bench.reporting.figures import ABOUT_CURVES, draw_curves, save
 from bench.reporting.parallel import map_on_cores
 from bench.reporting.results import Summary
-from bench.reporting.rows import METRICS, SOURCES, Row, load_rows, oks, presence
-from bench.reporting.tables import Cell, Column, Table, percent
+from bench.reporting.rows import METRICS, PRESENCE_KEYS, SOURCES, Row, load_rows, oks, presence
+from bench.reporting.tables import Cell, Column, Table, percent, presence_percent
 from bench.stages.command import run_command
 from bench.stages.files import RunFiles, plan_dir, read_model, write_text
 
@@ -51,6 +51,7 @@ def main(profile: str) -> None:
         people=markdown.people_of(rows),
         note=markdown.empty_class_note(rows),
         table=tables.to_markdown(shown),
+        few=markdown.how_to_read_few(),
         pages={markdown.escape(f"{row.experiment}, seed {row.seed}"): folder_of(row) for row in rows},
     )
     write_text(folder / "README.md", page)
@@ -96,7 +97,8 @@ def runs_table(plan: RunsPlan, rows: Sequence[Row]) -> Table:
         Column("parameters", "parameters", "↓", "M", 1e-6, 2),
         Column("epoch", "best epoch"),
         percent("AP", "AP"),
-        *(percent(source, f"presence AUROC, {label}") for source, label in sources.items()),
+        *(presence_percent(source, f"presence AUROC, {label}") for source, label in sources.items()),
+        tables.ABSENT,
     ]
     records: list[dict[str, Cell]] = [
         {
@@ -107,6 +109,8 @@ def runs_table(plan: RunsPlan, rows: Sequence[Row]) -> Table:
             "epoch": row.best_epoch,
             "AP": number(row, oks("AP")),
             **{source: number(row, presence(source, "AUROC")) for source in sources},
+            "absent": row.data.num_absent,
+            "present": row.data.num_present,
         }
         for row in rows
     ]
@@ -127,8 +131,12 @@ def numbers_table(row: Row) -> Table:
         for source in row.thresholds
         for metric in METRICS
     }
-    columns = [Column("metric", "number"), percent("value", "value")]
-    records: list[dict[str, Cell]] = [{"metric": label, "value": number(row, key)} for label, key in keys.items()]
+    columns = [Column("metric", "number"), presence_percent("value", "value")]
+    classes: dict[str, Cell] = {"absent": row.data.num_absent, "present": row.data.num_present}
+    records: list[dict[str, Cell]] = [
+        {"metric": label, "value": number(row, key), **(classes if key.startswith(PRESENCE_KEYS) else {})}
+        for label, key in keys.items()
+    ]
     return Table("numbers", f"Numbers of {row.experiment}, seed {row.seed}", columns, records)
 
 
@@ -162,8 +170,9 @@ numbers and where it comes from.
 
 {{ table }}
 
-Brackets are 95 % intervals over the images of the val split. An ablation varies one factor of the system that the table
-names. As CSV: [runs.csv](runs.csv).
+Brackets are 95 % intervals over the images of the val split. {{ few }}
+
+An ablation varies one factor of the system that the table names. As CSV: [runs.csv](runs.csv).
 
 {% for label, folder in pages.items() %}
 - [{{ label }}]({{ folder }}/README.md)

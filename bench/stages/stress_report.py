@@ -186,6 +186,8 @@ def presence_values(
     labels = Labelled(column(samples.present), column(samples.weight), pooled_image)
     absent = (samples.weight > 0) & ~samples.present
     nowhere = np.full(len(absent), np.nan)
+    for name, found in (("absent", absent), ("present", (samples.weight > 0) & samples.present)):
+        values[number(point, name)] = np.full(len(counts), float(found.sum()))
     scores = scores_of(samples)
     for source in row.thresholds:
         score, threshold = scores[source], row.threshold(source)
@@ -318,6 +320,7 @@ def write_page(folder: Path, plan: StressPlan, systems: Sequence[System], rows: 
         note="\n\n".join([markdown.mismatch_note(rows), markdown.no_threshold_note(rows)]),
         limits=markdown.limits(rows),
         bars=bars,
+        few=markdown.how_to_read_few(),
         num_resamples=plan.num_resamples,
         num_persons=first.num_persons,
         num_images=first.num_images,
@@ -408,7 +411,7 @@ kept.
 
 - **AUROC** asks which keypoints are there without a threshold; 50 % is a coin. **F1** is at the threshold of the
   plain data ({{ threshold_rule }}), which knows nothing of truncation; *always present* says yes to everything, and
-  its F1 falls with the share that is there. A system with an F1 below that line does worse than saying yes to all.
+  its F1 falls with the share that is there. An F1 below that line is below that of no answer.
 - **Absent, called present**: keypoints per person that a system claims at that threshold, and that are not there.
 - **Similarity of what remains**: mean of the term of OKS, 100 % for the labelled place, of keypoints that are left and
   labelled, on the scale of the whole person.
@@ -416,6 +419,7 @@ kept.
 - Brackets and bars are {{ bars }} (percentile bootstrap, {{ num_resamples }} resamples of the images used; all sides
   of a person move together). They are not corrected for their number. Arrows tell which way is better; an en dash
   stands for a number that is undefined or that too few images define.
+- {{ few }}
 
 **What this does not show.** {{ limits }} A cut is straight and falls on one person at a time; real ones fall on
 everybody in the image. Boxes know where the cut is, as an annotator's would.

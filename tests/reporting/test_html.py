@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.errors import UserError
 from bench.reporting.html import Page, link, render_page, sort_key, template, to_body
-from bench.reporting.markdown import escape
+from bench.reporting.markdown import FEW_MARK, escape
 from bench.reporting.tables import Column, Table, to_markdown
 
 HOSTILE = "<script>alert(1)</script>\"'&|`*"
@@ -90,6 +90,12 @@ def test_a_table_has_its_caption_its_box_and_its_keys() -> None:
     ]
     assert [attrs.get("data-key") for attrs in found.of("td")] == [None, "61.2", None, ""]
     assert all(attrs["scope"] == "col" for attrs in found.of("th"))
+
+
+def test_numbers_on_few_keypoints_are_grey_and_still_sort() -> None:
+    cells = body(f"| a | b |\n|--:|--:|\n| 61.2 [58.6, 63.6] {FEW_MARK} | 61.2 |\n").of("td")
+    assert [cell.get("data-key") for cell in cells] == ["61.2", "61.2"]
+    assert [cell.get("class") for cell in cells] == ["few", None]
 
 
 def test_a_bold_line_that_is_no_title_stays() -> None:

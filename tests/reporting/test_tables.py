@@ -8,10 +8,11 @@ import pytest
 
 from bench.inference.scoring import SCORE_RULES
 from bench.metrics.average_precision import STATS
-from bench.reporting.markdown import UNDEFINED
+from bench.reporting.markdown import FEW_MARK, UNDEFINED
 from bench.reporting.results import Comparison, Result, Summary
 from bench.reporting.rows import HEATMAP_PEAK, PRESENCE_HEAD, annotated_boxes, oks, presence, score_rule
 from bench.reporting.tables import (
+    Cell,
     Column,
     Table,
     comparison_table,
@@ -21,6 +22,7 @@ from bench.reporting.tables import (
     main_source,
     overview_table,
     percent,
+    presence_percent,
     presence_table,
     rows_frame,
     score_rules_table,
@@ -194,9 +196,21 @@ COMPARISONS = [
 def test_differences_stand_with_all_that_belongs_to_them() -> None:
     table = comparison_table("differences", "Systems compared on drawn people", COMPARISONS)
     assert body(table) == [
-        ["b", "a", "AP", "+1.2 [-0.4, +3.1]", "0.0312", "0.0624", "permutation", "2.4", "3", "333"],
-        ["c", "a", "F1", "-20.0 [-30.0, -10.0]", "0.0020", "0.0040", "bootstrap", "5.0", "1", "333"],
-        ["d", "a", "F1", UNDEFINED, UNDEFINED, UNDEFINED, "bootstrap", UNDEFINED, "1", "333"],
+        [
+            "b",
+            "a",
+            "AP",
+            "+1.2 [-0.4, +3.1]",
+            "0.0312",
+            "0.0624",
+            "not clearly different",
+            "permutation",
+            "2.4",
+            "3",
+            "333",
+        ],
+        ["c", "a", "F1", "-20.0 [-30.0, -10.0]", "0.0020", "0.0040", "worse", "bootstrap", "5.0", "1", "333"],
+        ["d", "a", "F1", UNDEFINED, UNDEFINED, UNDEFINED, "not clearly different", "bootstrap", UNDEFINED, "1", "333"],
     ]
     header = to_markdown(table).splitlines()[2]
     wanted = {"of", "minus", "difference ↑ (points)", "p", "p, corrected", "smallest detectable (points)", "images (n)"}
@@ -285,3 +299,29 @@ def test_published_numbers_stand_beside_those_of_the_same_boxes() -> None:
         ("AR", "detected", "detected", "-0.8"),
         ("AP", "ground truth", "ground truth", "+0.5"),
     ]
+
+
+def test_numbers_of_presence_on_few_keypoints_are_marked_and_no_others() -> None:
+    columns = [Column("n", "n"), presence_percent("AUROC", "AUROC"), percent("AP", "AP")]
+    number = Summary(0.9, 0.8, 0.95, None, 1)
+    records: list[dict[str, Cell]] = [
+        {"n": 1, "AUROC": number, "AP": number, "absent": 29, "present": 500},
+        {"n": 2, "AUROC": number, "AP": number, "absent": 500, "present": 29},
+        {"n": 3, "AUROC": number, "AP": number, "absent": 30, "present": 30},
+        {"n": 4, "AUROC": None, "AP": number, "absent": 0, "present": 500},
+    ]
+    text = "90.0 [80.0, 95.0]"
+    assert body(Table("t", "t", columns, records)) == [
+        ["1", f"{text} {FEW_MARK}", text],
+        ["2", f"{text} {FEW_MARK}", text],
+        ["3", text, text],
+        ["4", UNDEFINED, text],
+    ]
+
+
+def test_a_difference_on_few_keypoints_is_never_called_better() -> None:
+    clear = Comparison("a", "b", "AUROC, known", Summary(0.5, 0.4, 0.6, None, 1), 0.001, 0.001, 0.1, "bootstrap", 333)
+    assert clear.verdict == "better"
+    few = clear._replace(is_scarce=True)
+    assert not few.is_clear
+    assert few.verdict == "too few absent or present keypoints (n < 30)"
