@@ -74,7 +74,7 @@ def test_every_stage_depends_on_the_code_of_its_command(stage: str) -> None:
 
 
 def test_resolve_sees_every_edit_of_code() -> None:
-    assert set(PACKAGES) <= set(stages()["resolve"]["deps"])
+    assert stages()["resolve"]["always_changed"] is True
 
 
 class Copied(NamedTuple):

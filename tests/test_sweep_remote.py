@@ -242,7 +242,7 @@ def run_sweep(runner: CloneRunner) -> str:
     """What it says."""
     said = StringIO()
     with suppress(SystemExit):
-        sweep(runner.project, runner.pipeline, runner, Display(Console(file=said, width=1000), runner.logs))
+        sweep(runner.pipeline, runner, Display(Console(file=said, width=1000), runner.logs))
     return said.getvalue()
 
 

@@ -8,7 +8,8 @@ Whole images are chosen until exactly the asked number of scored persons is reac
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,15 @@ from bench.data.hashing import sha256_of
 from bench.errors import UserError
 
 NumPersons = int | Literal["all"]
+
+SPLITS = {"train2017": ("calibration", "train"), "val2017": ("val",)}
+"""The folders of COCO's layout, and the manifests that are chosen from each. Calibration is drawn first, so that the
+persons every choice is made on stay the same as training grows."""
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    """Of a folder in COCO's layout."""
+    return root / "annotations" / f"person_keypoints_{split}.json"
 
 
 def in_some_images(persons: Sequence[Person], num_persons: int, seed: int) -> list[Person]:
@@ -47,7 +57,7 @@ class Source(NamedTuple):
         Raises:
             UserError: the file is missing, broken, or wrong as a whole: see `bench.data.checks.faults_of`.
         """
-        file = root / "annotations" / f"person_keypoints_{split}.json"
+        file = annotation_file(root, split)
         if not file.exists():
             raise UserError(
                 f"{file}: cannot be read (No such file or directory), wanted COCO's layout: `make coco` fetches COCO"
@@ -154,7 +164,7 @@ class Selection:
 
 
 def build_manifest(source: Source, chosen: Chosen, seed: int, sha256: str) -> CocoDict:
-    """The COCO dict of a subset; `file_name` is relative to `info.image_root`."""
+    """The COCO dict of a subset; `file_name` is relative to `info.image_root`, `sha256` is of the picture's bytes."""
     images = sorted(chosen.images, key=lambda image: image["id"])
     annotations = [annotation for image in images for annotation in source.annotations[image["id"]]]
     return {
@@ -169,10 +179,15 @@ def build_manifest(source: Source, chosen: Chosen, seed: int, sha256: str) -> Co
             "skipped": chosen.skipped,
             "turned": chosen.turned,
         },
-        "images": [{**image, "file_name": f"{source.split}/{image['file_name']}"} for image in images],
+        "images": [_entry(source, image) for image in images],
         "annotations": annotations,
         "categories": source.content.get("categories", [{"id": 1, "name": "person"}]),
     }
+
+
+def _entry(source: Source, image: CocoDict) -> CocoDict:
+    name = f"{source.split}/{image['file_name']}"
+    return {**image, "file_name": name, "sha256": sha256_of([source.root / name])}
 
 
 def _description(content: CocoDict) -> str:
@@ -187,13 +202,74 @@ def build_manifests(
 ) -> dict[str, CocoDict]:
     """Manifests `train`, `calibration` (both from train2017) and `val` (from val2017).
 
-    Calibration is drawn first, so that the persons every choice is made on stay the same as training grows.
+    Raises:
+        UserError: see `Source.open` and `Selection.take`; two manifests share pictures (`Shared.is_copy`).
     """
     manifests = {}
-    for split, names in {"train2017": ("calibration", "train"), "val2017": ("val",)}.items():
+    for split, names in SPLITS.items():
         source = Source.open(root, split)
         digest = sha256_of([source.file])
         selection = Selection(source, seed, skip_broken=skip_broken)
         for name in names:
             manifests[name] = build_manifest(source, selection.take(num_persons[name], name), seed, digest)
+    for shared in shared_pictures(manifests):
+        if shared.is_copy:
+            raise UserError(f"{root}: {shared.sentence}, wanted each in one alone: a test must show other pictures")
     return manifests
+
+
+class Shared(NamedTuple):
+    """Pictures of one manifest that are in another one too."""
+
+    first: str
+    second: str
+    pairs: list[tuple[str, str]]  # file names in either
+    num_images: int  # of the smaller of the two
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether there are more than the odd picture that a large collection holds twice."""
+        return len(self.pairs) > MAX_SHARED * self.num_images
+
+    @property
+    def sentence(self) -> str:
+        """How many, and which the first is."""
+        pair = " and ".join(dict.fromkeys(self.pairs[0]))
+        return (
+            f"{self.first} and {self.second} share {len(self.pairs)} of {self.num_images} pictures (the first: {pair})"
+        )
+
+
+MAX_SHARED = 0.01
+
+
+def shared_pictures(manifests: Mapping[str, CocoDict]) -> list[Shared]:
+    """Of every two manifests that share pictures. Two pictures are the same where their bytes are, or where they have
+    one file name in their folders and the same labels, as a copy that was saved anew."""
+    identities = {name: _identities(manifest) for name, manifest in manifests.items()}
+    found = []
+    for first, second in combinations(manifests, 2):
+        known = {identity: file_name for file_name, own in identities[second].items() for identity in own}
+        same = {
+            file_name: known[identity]
+            for file_name, own in identities[first].items()
+            for identity in own
+            if identity in known
+        }
+        smaller = min(len(identities[first]), len(identities[second]))
+        found += [Shared(first, second, list(same.items()), smaller)] if same else []
+    return found
+
+
+def _identities(manifest: CocoDict) -> dict[str, list[Hashable]]:
+    """By file name, what two same pictures have in common."""
+    labels = defaultdict(list)
+    for annotation in manifest["annotations"]:
+        labels[annotation["image_id"]].append((tuple(annotation["bbox"]), tuple(annotation["keypoints"])))
+    return {
+        image["file_name"]: [
+            image["sha256"],
+            (image["file_name"].partition("/")[2], frozenset(labels[image["id"]])),
+        ]
+        for image in manifest["images"]
+    }

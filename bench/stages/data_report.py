@@ -5,6 +5,7 @@ from pathlib import Path
 from bench.data.coco import read_coco
 from bench.data.hashing import sha256_of
 from bench.data.presence import BORDER
+from bench.data.subset import shared_pictures
 from bench.reporting import data_page as pages
 from bench.reporting import markdown, tables
 from bench.reporting.figures import save
@@ -17,7 +18,8 @@ REPORTS = Path("reports")
 def main(profile: str) -> None:
     """Write reports/<profile>/data."""
     files = {name: manifest_file(profile, name) for name in MANIFESTS}
-    splits = [pages.split_data(name, read_coco(file)) for name, file in files.items()]
+    manifests = {name: read_coco(file) for name, file in files.items()}
+    splits = [pages.split_data(name, manifest) for name, manifest in manifests.items()]
     folder = REPORTS / profile / "data"
     markdown.fresh_folder(folder)
     is_drawn = all(split.true_visibility is not None for split in splits)
@@ -40,6 +42,7 @@ def main(profile: str) -> None:
         PAGE,
         profile=profile,
         people=people,
+        shared=[markdown.escape(shared.sentence) for shared in shared_pictures(manifests)],
         is_drawn=is_drawn,
         lost=pages.lost_labels(splits) if is_drawn else "",
         border=f"{BORDER:g}",
@@ -54,8 +57,12 @@ PAGE = """\
 # Data card: {{ people }} (profile {{ profile }})
 
 What the systems were trained, calibrated and tested on, counted from the manifests. **train** fits weights;
-**calibration** chooses the epoch, thresholds and calibrators; **val** is measured, and nothing is chosen on it. The
-three share no image.
+**calibration** chooses the epoch, thresholds and calibrators; **val** is measured, and nothing is chosen on it.
+{% if shared %}
+**Not all are of other pictures**: {{ shared | join("; ") }}.
+{% else %}
+No two of them share a picture, by content or by name and labels.
+{% endif %}
 
 ## How much
 

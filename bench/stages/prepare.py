@@ -7,7 +7,7 @@ from bench.config import DataParams, DrawnPeople
 from bench.data.coco import CocoDict, persons_of, turned_sentence
 from bench.data.detections import DetectedBoxes, as_entries, read_detections
 from bench.data.presence import empty_class_lines
-from bench.data.subset import build_manifests
+from bench.data.subset import build_manifests, shared_pictures
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
 from bench.data.windows import labels_of
@@ -42,6 +42,8 @@ def write_manifests(profile: str, params: DataParams) -> None:
         root, params.num_persons.model_dump(), params.seed, skip_broken=params.on_broken == "skip"
     )
     boxes = None if params.detections is None else boxes_in(manifests["val"], params)
+    for shared in shared_pictures(manifests):
+        print(shared.sentence)
     for name, manifest in manifests.items():
         info = manifest["info"]
         write_json(manifest_file(profile, name), manifest)

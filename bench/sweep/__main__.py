@@ -4,6 +4,7 @@ DVC alone says what is stale and writes what has run, so one may stop a sweep, g
 """
 
 import fcntl
+import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from bench.stages.command import run_command
 from bench.stages.files import plan_dir
 from bench.sweep.clones import CloneRunner
 from bench.sweep.cluster import RayRunner
-from bench.sweep.display import Display, outcome, print_failures, tail
+from bench.sweep.display import Display, outcome, print_failures
 from bench.sweep.local import LocalRunner, count_jobs, visible_gpus
 from bench.sweep.params import SweepParams
 from bench.sweep.pipeline import Pipeline, read_pipeline
@@ -66,7 +67,7 @@ def main(
     console = Console()
     try:
         with only_sweep(project):
-            pipeline = read_pipeline(project)
+            pipeline = plan(project, logs, Display(console, logs))
             if not pipeline.stale:
                 console.print(UP_TO_DATE)
                 return
@@ -76,7 +77,7 @@ def main(
                 runner = RayRunner(project, logs, jobs, ray, grid.sweep)
             else:
                 runner = open_local(project, logs, jobs, grid.sweep, console)
-            sweep(project, pipeline, runner, Display(console, logs))
+            sweep(pipeline, runner, Display(console, logs))
             confirm(project, logs, console)
     except KeyboardInterrupt:
         raise SystemExit(STOPPED) from None
@@ -110,22 +111,32 @@ def open_local(project: Path, logs: Path, jobs: int | None, params: SweepParams,
     return LocalRunner(project, logs, most, gpus, params.gpus)
 
 
-def sweep(project: Path, pipeline: Pipeline, runner: Runner, display: Display) -> None:
+def plan(project: Path, logs: Path, display: Display) -> Pipeline:
+    """What is stale, once the stage that looks has run, here.
+
+    Raises:
+        SystemExit: 1 where it failed, 130 where the sweep was stopped.
+    """
+    pipeline = read_pipeline(project)
+    work = (pipeline.work() | pipeline.always) & pipeline.upstream(PLAN)
+    if not work:
+        return pipeline
+    ended = run(pipeline, work, LocalRunner(project, logs, jobs=1), display)
+    if ended.failed:
+        for stage in pipeline.needs:  # of the rest none can run
+            cause = next((name for name in ended.failed if stage in pipeline.downstream([name])), None)
+            if cause and stage not in ended.failed:
+                ended.blocked.setdefault(stage, cause)
+        fail(display.console, ended)
+    return read_pipeline(project)
+
+
+def sweep(pipeline: Pipeline, runner: Runner, display: Display) -> None:
     """Run what is stale.
 
     Raises:
         SystemExit: 1 where a stage failed, 130 where the sweep was stopped.
     """
-    plan = pipeline.upstream(PLAN)
-    if plan & pipeline.stale:
-        ended = run(pipeline, pipeline.work() & plan, runner, display)
-        if ended.failed:
-            for stage in pipeline.needs:  # of the rest none can run
-                cause = next((name for name in ended.failed if stage in pipeline.downstream([name])), None)
-                if cause and stage not in ended.failed:
-                    ended.blocked.setdefault(stage, cause)
-            fail(display.console, ended)
-        pipeline = read_pipeline(project)
     ended = run(pipeline, pipeline.work(), runner, display)
     if ended.failed:
         fail(display.console, ended)
@@ -196,7 +207,7 @@ def stop(signals: list[int], schedule: Schedule, runner: Runner, display: Displa
 
 
 def confirm(project: Path, logs: Path, console: Console) -> None:
-    """End with a plain `dvc repro`, which should find nothing to do; what it finds, it runs.
+    """End with a plain `dvc repro`, which should find nothing to do but to look; what it finds, it runs.
 
     Raises:
         SystemExit: 1 where it failed, 130 where it was stopped.
@@ -206,7 +217,8 @@ def confirm(project: Path, logs: Path, console: Console) -> None:
     if ended.failed:
         fail(console, ended)
     log = log_file(logs, WHOLE)
-    console.print(UP_TO_DATE if UP_TO_DATE in tail(log) else f"`{WHOLE}` had more to do, see {log}", soft_wrap=True)
+    ran = set(re.findall(r"Running (?:callback )?stage '(.+)'", log.read_text(encoding="utf-8", errors="replace")))
+    console.print(UP_TO_DATE if ran <= {PLAN} else f"`{WHOLE}` had more to do, see {log}", soft_wrap=True)
 
 
 def fail(console: Console, ended: Schedule) -> None:

@@ -15,6 +15,7 @@ class Pipeline(NamedTuple):
     needs: Mapping[str, frozenset[str]]  # stage -> those whose outputs it reads
     stale: frozenset[str]
     uncached: frozenset[str] = frozenset()  # those of whose outputs DVC keeps no copy
+    always: frozenset[str] = frozenset()  # those that run whenever DVC does, and are not stale for that
 
     def upstream(self, stage: str) -> set[str]:
         """A stage with all that it needs, directly or not."""
@@ -49,9 +50,11 @@ def read_pipeline(project: Path) -> Pipeline:
     with opened(project) as repo:
         graph = get_active_graph(repo.index.graph)
         order = plan_repro(graph, repo.stage.collect("dvc.yaml"))
-        stale = repo.status()
+        status = repo.status()
         needs = {
             stage.addressing: frozenset(needed.addressing for needed in graph.successors(stage)) for stage in order
         }
         uncached = {stage.addressing for stage in order if not all(out.use_cache for out in stage.outs)}
-    return Pipeline(needs, frozenset(stale) & needs.keys(), frozenset(uncached))
+        always = {stage.addressing for stage in order if stage.always_changed}
+    stale = {stage for stage, reasons in status.items() if reasons != ["always changed"]}
+    return Pipeline(needs, frozenset(stale) & needs.keys(), frozenset(uncached), frozenset(always))
