@@ -37,10 +37,11 @@ def coco_root(tmp_path: Path) -> Path:
         (root / split).mkdir()
         images, annotations = [], []
         for i in range(1, 13):
-            pixels = np.random.default_rng(i).integers(0, 255, (48, 40, 3), dtype=np.uint8)
+            pixels = np.random.default_rng((i, len(split))).integers(0, 255, (48, 40, 3), dtype=np.uint8)
             cv2.imwrite(str(root / split / f"{i:012d}.jpg"), pixels)
             images.append({"id": i, "file_name": f"{i:012d}.jpg", "width": 40, "height": 48})
             annotations += [annotation(100 * i + k, i) for k in range(1 + i % 3)]
+            annotations[-1]["bbox"][2] += len(split) / 10  # no two splits share a picture
         annotations += [annotation(190, 1, num_labelled=0), annotation(191, 1, num_labelled=0, iscrowd=1)]
         content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
         annotation_file(root, split).write_text(json.dumps(content))
