@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 
 from bench.config import DataParams
 from bench.data.coco import CocoDict, is_scored, persons_of
-from bench.data.subset import build_manifests
+from bench.data.subset import build_manifests, shared_pictures
 from bench.errors import UserError
 from bench.stages import prepare
 from bench.stages.files import plan_dir, write_json
@@ -237,3 +238,62 @@ def test_a_broken_file_is_named(coco_root: Path, refused: Callable[..., str], co
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"person_keypoints_train2017.json: cannot be read \(No such file"):
         build(tmp_path)
+
+
+def test_pictures_of_a_manifest_have_the_digest_of_their_bytes(coco_root: Path) -> None:
+    image = build(coco_root)["val"]["images"][0]
+    assert image["sha256"] == hashlib.sha256((coco_root / image["file_name"]).read_bytes()).hexdigest()
+
+
+def copy_into_val(root: Path, name: str, change: Callable[[bytes], bytes] = bytes) -> None:
+    """A picture of train2017 with its labels, under the same name."""
+    train, val = (root / "annotations" / f"person_keypoints_{split}2017.json" for split in ("train", "val"))
+    shutil.copy(train, val)
+    for file in sorted((root / "train2017").glob(name)):
+        (root / "val2017" / file.name).write_bytes(change(file.read_bytes()))
+
+
+def test_a_test_on_pictures_of_the_training_is_refused(coco_root: Path) -> None:
+    copy_into_val(coco_root, "*.jpg")
+    with pytest.raises(UserError, match=r"val share \d+ of \d+ pictures \(the first: train2017/.*\.jpg and val2017/"):
+        build(coco_root, ASKED | {"train": "all", "val": "all"})
+
+
+def test_a_copy_that_was_saved_anew_is_found_by_its_name_and_labels(coco_root: Path) -> None:
+    copy_into_val(coco_root, "*.jpg", lambda content: content + b" ")
+    with pytest.raises(UserError, match=r"wanted each in one alone: a test must show other pictures"):
+        build(coco_root, ASKED | {"train": "all", "val": "all"})
+
+
+def manifest_of(prefix: str, *pictures: tuple[str, str]) -> CocoDict:
+    """Pictures by name and content, a person in each."""
+    images = [
+        {"id": i, "file_name": f"{prefix}/{name}", "sha256": content} for i, (name, content) in enumerate(pictures)
+    ]
+    people = [{"image_id": i, "bbox": [i, 0, 9, 9], "keypoints": [hash(prefix)]} for i in range(len(pictures))]
+    return {"images": images, "annotations": people}
+
+
+def test_the_odd_picture_that_a_large_collection_holds_twice_is_said() -> None:
+    many = [(f"{i}.jpg", f"first {i}") for i in range(100)]
+    first = manifest_of("train2017", *many)
+    second = manifest_of("val2017", ("again.jpg", "first 7"), *((name, f"other {name}") for name, _ in many))
+    (shared,) = shared_pictures({"train": first, "val": second})
+    assert not shared.is_copy
+    assert shared.sentence == (
+        "train and val share 1 of 100 pictures (the first: train2017/7.jpg and val2017/again.jpg)"
+    )
+
+
+def test_names_that_begin_anew_in_each_folder_are_no_copies() -> None:
+    splits = {name: manifest_of(name, ("0001.jpg", name), ("0002.jpg", f"{name}, too")) for name in ("train", "val")}
+    assert shared_pictures(splits) == []
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no shared cases here")
+def test_the_shared_copy_of_train_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "annotations").symlink_to(CASES / "data/val_copies_train/annotations")
+    for split in ("train2017", "val2017"):
+        (tmp_path / split).symlink_to(CASES / "tiny/train2017")
+    with pytest.raises(UserError, match=r"calibration and val share \d+ of \d+ pictures"):
+        build(tmp_path, {"train": "all", "calibration": 20, "val": "all"})
