@@ -150,7 +150,8 @@ def notes(images: Images, poseless: int, truth: Truth, results: Results, score: 
         hint = " Their people count as missed; --images results leaves these images out." if poseless else ""
         yield f"Images of the annotation file without a pose: {poseless} of {truth.num_images}.{hint}"
     if number := int((truth.people.visibility == BEYOND).sum()):
-        yield f"{number} keypoints have v = 3 (CropCOCO: outside of the window). As in the COCO tools they are labelled."
+        beyond = "v = 3 (CropCOCO: outside of the window)"
+        yield f"{number} keypoints have {beyond}. They count as labelled, as in the COCO tools."
     yield from notes_on_entries(results.detections)
     if score.with_bbox is not None:
         yield BBOX_NOTE
