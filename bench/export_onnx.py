@@ -1,9 +1,10 @@
 """python -m bench.export_onnx FILE.onnx --run vitpose_presence-0: a run for any runtime of ONNX.
 
 `image` (N, 3, H, W), float, normalised as in training, becomes `keypoints` (N, K, 2) in input pixels, `peak` (N, K) of
-the heatmaps, calibrated `presence` (N, K) and the `heatmaps` (N, K, h, w) themselves. Flip test, decoding and calibration are the run's own and lie in the
-graph; its metadata say the rest. The file is put in place only if onnxruntime says the same as torch of people of the
-calibration split. Letters: N images, K keypoints, H W input height and width.
+the heatmaps, calibrated `presence` (N, K) and the `heatmaps` (N, K, h, w) themselves. Flip test, decoding and
+calibration are the run's own and lie in the graph; its metadata say the rest. The file is put in place only if
+onnxruntime says the same as torch of people of the calibration split. Letters: N images, K keypoints, H W input height
+and width, h w those of the heatmaps.
 """
 
 import copy
@@ -47,12 +48,11 @@ TOLERANCE = 1e-4
 """By which the runtimes may differ: in height for heatmaps and peaks, in probability for presence, and in input pixels
 for keypoints, as the file decodes its own heatmaps and as torch decodes those of the file."""
 NEAR, MOST = 0.02, 0.001
-"""At most this share of the keypoints (`MOST`) may be farther than `NEAR` heatmap pixels from those of torch's heatmaps.
+"""At most the share `MOST` of the keypoints may be farther than `NEAR` heatmap pixels from those of torch's heatmaps.
 
-Where a heatmap is flat around its peak, rounding errors of 1e-6 move the peak: by .001 pixels in the worst of some
-thousand keypoints, or to another pixel where two are equally high. Such a keypoint says nothing of the file. A file
-that is wrong moves most keypoints. At stride 4, .02 heatmap pixels are less than the tenth of a pixel to which COCO
-advises to round.
+Where a heatmap is flat around its peak, or has two equally high ones, rounding errors move the keypoint far. Such a
+keypoint says nothing of the file; a file that is wrong moves most keypoints. At stride 4, `NEAR` is less than the tenth
+of a pixel to which COCO advises to round.
 """
 EXAMPLES = 2  # images that the graph is traced with; any number but 1 makes the batch a free axis
 

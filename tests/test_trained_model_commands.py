@@ -289,7 +289,7 @@ def test_the_largest_difference_is_named() -> None:
     wanted = "presence by onnxruntime differs from torch by up to 0.0003 for 5 people, wanted at most 0.0001$"
     with pytest.raises(ValueError, match=wanted):
         refuse(file, export_onnx.Comparison(5, near | {"presence": 3e-4}, decoding=0.0, share_far=0.0))
-    with pytest.raises(ValueError, match="keypoints of its own heatmaps by onnxruntime differs .* up to 0.5 "):
+    with pytest.raises(ValueError, match=r"keypoints of its own heatmaps by onnxruntime differs .* up to 0\.5 "):
         refuse(file, export_onnx.Comparison(5, near, decoding=0.5, share_far=0.0))
     with pytest.raises(ValueError, match=r"2.00% of the keypoints .* not within 0.02 heatmap pixels of torch's"):
         refuse(file, export_onnx.Comparison(5, near, decoding=0.0, share_far=0.02))
