@@ -301,12 +301,132 @@ def test_wrong_results(write: Callable[[Case], tuple[str, str]], refused: Refuse
     assert "none.json: cannot be read" in refused(score.main, "none.json", files[1])
 
 
-def test_crowdpose_counts_visible_keypoints_of_fourteen(
+def test_crowdpose_counts_labelled_keypoints_of_the_first_twelve(
     write: Callable[[Case], tuple[str, str]], refused: Refused, show: Show
 ) -> None:
     case = toy(0, CROWDPOSE_LAYOUT)
     assert "annotation" in refused(score.main, *write(case))  # of seventeen
-    person = next(p for p in case.coco["annotations"] if 1 in p["keypoints"][2::3])
-    person["num_keypoints"] = int((np.array(person["keypoints"][2::3]) > 0).sum())
-    error = refused(score.main, *write(case), "--rules", "crowdpose")
-    assert "the number of keypoints with v = 2" in error
+    person = next(p for p in case.coco["annotations"] if p["num_keypoints"])
+    for levels, counts in (([1] * 14, (12, 14)), ([2] * 11 + [1, 1, 2], (12, 14))):
+        person["keypoints"][2::3] = levels
+        for person["num_keypoints"] in counts:
+            assert "xtcocotools" in show(case, "--rules", "crowdpose", *FEW)
+        for person["num_keypoints"] in (0, 13, None, "12"):
+            error = refused(score.main, *write(case), "--rules", "crowdpose")
+            assert f"annotation {person['id']}: num_keypoints: found {person['num_keypoints']!r}, wanted 12, " in error
+            assert "the first 12 keypoints with v = 1 or 2" in error
+    person["keypoints"][2::3] = [0] * 12 + [2, 2]  # head and neck alone: the data set counts 0
+    person["num_keypoints"] = 2
+    assert "found 2, wanted 0" in refused(score.main, *write(case), "--rules", "crowdpose")
+    person["num_keypoints"] = 0
+    assert "DIFFERS" not in show(case, "--rules", "crowdpose", *FEW)
+
+
+CROWDPOSE = Path(__file__).parents[2] / "shared" / "cases" / "crowdpose_like"
+
+
+@pytest.mark.skipif(not CROWDPOSE.is_dir(), reason="no shared cases here")
+def test_a_file_as_crowdpose_has_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(CROWDPOSE / name) for name in ("res.json", "gt.json")]
+    monkeypatch.setattr(sys, "argv", ["score", *files, "--rules", "crowdpose", *FEW])
+    with pytest.raises(SystemExit) as stopped:
+        run_command(score.main)
+    shown = capsys.readouterr().out
+    assert not stopped.value.code
+    if "does not run here" in shown:
+        pytest.skip("xtcocotools does not import")
+    assert columns(shown)["x 100"] == columns(shown)["xtcocotools " + version("xtcocotools")]
+    assert " agrees " in shown
+
+
+# CropCOCO
+
+
+def cut_case(seed: int) -> Case:
+    """People some of whose keypoints lie beyond a cut, with the num_keypoints of before."""
+    rng, case = np.random.default_rng(seed), toy(seed)
+    for person in case.coco["annotations"]:
+        visibility = np.array(person["keypoints"][2::3])
+        cut = (visibility > 0) & (rng.random(17) < 0.4)
+        person["keypoints"][2::3] = np.where(cut, rng.choice([0, 3], 17), visibility).tolist()
+    first = max(case.coco["annotations"], key=lambda person: person["num_keypoints"])
+    first["keypoints"][2] = 3
+    first["num_keypoints"] = max(first["num_keypoints"], sum(v > 0 for v in first["keypoints"][2::3]))
+    last = min(case.coco["annotations"], key=lambda person: person["num_keypoints"] or 99)
+    if last is not first:
+        last["keypoints"][2::3] = [0] * 17  # nothing is left of whom COCO counts
+    return case
+
+
+@pytest.mark.parametrize("rules", ["coco", "xtcocotools"])
+@pytest.mark.parametrize("seed", range(4))
+def test_cropcoco_is_scored_as_the_coco_tools_do(show: Show, rules: str, seed: int) -> None:
+    case = cut_case(seed)
+    shown = show(case, "--rules", rules, *FEW)
+    if "does not run here" in shown:
+        pytest.skip("xtcocotools does not import")
+    table = columns(shown)
+    package = score.REFERENCES[rules].package
+    assert table["x 100"] == table[f"{package} {version(package)}"]
+    assert "DIFFERS" not in shown
+    number = sum(p["keypoints"][2::3].count(3) for p in case.coco["annotations"])
+    assert f"{number} keypoints have v = 3 (CropCOCO: outside of the window). They count as labelled" in shown
+
+
+def test_a_number_of_keypoints_below_those_left_is_no_cut(
+    write: Callable[[Case], tuple[str, str]], refused: Refused
+) -> None:
+    person = make_large_person(1)
+    person["keypoints"][2] = 3
+    for number in (15, 18, None, 16.5):
+        case = Case(make_truth(person | {"num_keypoints": number}), [])
+        assert f"annotation 1: num_keypoints: found {number}, wanted 16, " in refused(score.main, *write(case))
+    person["keypoints"][2] = 4
+    assert "found visibility [4], wanted 0, 1 or 2" in refused(score.main, *write(Case(make_truth(person), [])))
+
+
+# Images without a pose
+
+
+def test_images_without_a_pose_are_counted_and_can_be_left_out(show: Show) -> None:
+    people = [make_large_person(i) for i in (1, 2, 3, 4)]
+    some = Case(make_truth(*people), [as_result(people[1]), as_result(people[3], shift=5.0)])
+    all_images, of_results = show(some, *FEW), show(some, *FEW, "--images", "results")
+    assert "Images of the annotation file without a pose: 2 of 4. Their people count as missed" in all_images
+    assert "Scored: the 2 images that have a pose. Left out: 2 without one." in of_results
+    assert "; 2 images, 2 people that count of 2 annotated, 2 detections" in of_results.replace(
+        "detections an image", ""
+    )
+    table = columns(of_results)
+    alone = Case(make_truth(people[1], people[3]), some.entries)
+    assert table["x 100"] == table[PYCOCOTOOLS] == percents(ours(alone))
+    assert float(table["x 100"][0]) > float(columns(all_images)["x 100"][0])
+    assert "without a pose: 0 of 2.\n" in show(alone, *FEW)
+
+
+def test_no_pose_at_all_has_no_images(write: Callable[[Case], tuple[str, str]], refused: Refused) -> None:
+    files = write(Case(make_truth(make_large_person(1)), []))
+    said = refused(score.main, *files, "--images", "results")
+    assert said == f"error: {files[0]}: found no pose, wanted one or more with --images results\n"
+
+
+# What is said of results
+
+
+def test_repeated_entries_and_equal_scores_are_said(show: Show) -> None:
+    people = [make_large_person(1), make_large_person(2)]
+    different = show(Case(make_truth(*people), [as_result(people[0], 0.1), as_result(people[1], 0.2)]), *FEW)
+    assert "repeat" not in different
+    assert "have the score" not in different
+    shown = show(Case(make_truth(*people), [as_result(people[0], 0.0), as_result(people[0], 0.0)]), *FEW)
+    assert "1 entries repeat another one." in shown
+    assert "All 2 entries have the score 0: AP then depends on their order" in shown
+
+
+def test_poses_of_another_data_set_are_named(write: Callable[[Case], tuple[str, str]], refused: Refused) -> None:
+    coco, crowdpose = toy(), toy(0, CROWDPOSE_LAYOUT)
+    short, long = coco._replace(entries=crowdpose.entries), crowdpose._replace(entries=coco.entries)
+    for case, rules, said in ((short, "coco", "42, 14 keypoints: those of CrowdPose"), (long, "crowdpose", "51, 17")):
+        for entry in case.entries:
+            entry["image_id"] = case.coco["images"][0]["id"]
+        assert f"keypoints: found a list of {said}" in refused(score.main, *write(case), "--rules", rules)
