@@ -1,11 +1,10 @@
 """Stage resolve: check `params.yaml` and write the complete parameters of every stage of every run.
 
-Each later stage depends on its own file alone, on a digest of the code that it imports, and where it reads files outside
-of the project on digests of these, so an edit of any reruns just what reads it. The stage always runs, since DVC sees
+Each later stage depends on its own file alone, on a digest of the code that it imports, and on digests of the files
+outside of the project that it reads, so an edit of any reruns just what reads it. The stage always runs, since DVC sees
 none of these by itself; a file of the plan that would be the same stays as it is.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
     """Write runs/<profile>/plan; with --check, only say whether the parameters are right."""
     grid = load_grid(params)
     if not check:
-        changed = write_plan(plan_dir(grid.profile), plan_of(grid))
+        changed = write_plan(grid)
         print(f"changed since the last run: {', '.join(changed)}" if changed else UNCHANGED)
 
 
@@ -95,13 +94,14 @@ def plan_of(grid: Grid) -> dict[str, Any]:
     return plan
 
 
-def write_plan(folder: Path, plan: Mapping[str, Any]) -> list[str]:
-    """The plan as files, and no others; returns the names of those that have changed.
+def write_plan(grid: Grid) -> list[str]:
+    """The plan as files of runs/<profile>/plan, and no others there; returns the names of those that have changed.
 
     Raises:
         UserError: one cannot be written.
     """
-    texts = {folder / name: json_text(content) for name, content in plan.items()}
+    folder = plan_dir(grid.profile)
+    texts = {folder / name: json_text(content) for name, content in plan_of(grid).items()}
     before = {file: file.read_text(encoding="utf-8") for file in folder.rglob("*") if file.is_file()}
     for file in before.keys() - texts.keys():
         file.unlink()
