@@ -9,15 +9,17 @@ from pathlib import Path
 from bench.config import TrainConfig
 from bench.data.hashing import sha256_of
 from bench.errors import UserError
-from bench.resolve import Grid, load_grid
+from bench.resolve import Grid, load_grid, read_params
 from bench.stages.code import STAGE_MODULES, sha256_of_stage
 from bench.stages.command import run_command
 from bench.stages.files import plan_dir, write_json
+from bench.stages.outputs import check_user_paths
 
 
 def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
     """Write runs/<profile>/plan; with --check, only say whether the parameters are right."""
     grid = load_grid(params)
+    check_user_paths(read_params(params), params.parent)
     if not check:
         write_plan(grid)
 
