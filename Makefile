@@ -54,7 +54,7 @@ clean: ## remove what stages wrote in data/ and runs/, by name (not the environm
 
 # The marker is newer than the lock exactly when the environment holds what the lock says.
 $(LOCKED): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, found " + sys.version.split()[0])'
+	@$(PYTHON) -I bench/needs.py .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
 	$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock

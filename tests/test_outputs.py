@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from bench.errors import UserError
+from bench.stages import resolve
 from bench.stages.files import RunFiles
 from bench.stages.outputs import check_user_paths, clean
 
@@ -148,6 +150,16 @@ def test_data_that_meets_an_output_is_refused(root: Path, params: Tree, path: st
 def test_every_key_that_names_data_is_compared(root: Path, params: Tree, keys: tuple[str, ...]) -> None:
     raw = edited(params, *keys, value="data/laptop/x")
     assert f"{'.'.join(keys)}: found 'data/laptop/x'" in refusal(lambda: check_user_paths(raw, root))
+
+
+def test_the_stage_refuses_it_before_it_writes(root: Path, params: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = edited(edited(params, "profile", value="laptop"), "data", "root", value="data/laptop")
+    YAML(typ="safe").dump(raw, root / "params.yaml")
+    write(root, "data/laptop/val2017/1.jpg")
+    monkeypatch.chdir(root)
+    for check in (True, False):
+        assert "data.root: found 'data/laptop', which is data/laptop," in refusal(partial(resolve.main, check=check))
+    assert not (root / "runs").exists()
 
 
 def test_a_full_path_is_refused_too(root: Path, params: Tree) -> None:
