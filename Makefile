@@ -48,13 +48,13 @@ lint: $(LOCKED) ## ruff, mypy, typos
 lock: $(LOCKED) ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra onnx --universal --upgrade --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
-clean: ## remove outputs of stages (not the environment, the reports, or COCO)
-	rm -rf runs
-	@test ! -d data || find data/ -mindepth 1 -maxdepth 1 ! -name coco -exec rm -rf {} +
+clean: ## remove what stages wrote in data/ and runs/, by name (not the environment, the reports, or your data)
+	@test -x $(BIN)/python || { echo "error: .venv: not there, wanted the environment that make check makes" >&2; exit 1; }
+	@$(BIN)/python -m bench.stages.outputs
 
 # The marker is newer than the lock exactly when the environment holds what the lock says.
 $(LOCKED): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, found " + sys.version.split()[0])'
+	@$(PYTHON) -I bench/needs.py .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
 	$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock

@@ -101,14 +101,27 @@ def load_grid(file: Path, profile: str | None = None) -> Grid:
     Raises:
         UserError: one line with the file, the path of the key, what was found and what was wanted.
     """
+    raw = read_params(file)
     try:
-        raw = _read_yaml(file)
-        _check_top_level(raw)
         selected = _choice("profile", raw["profile"] if profile is None else profile, raw["profiles"])
         grids = {name: _resolve_profile(raw, name, selected=name == selected) for name in raw["profiles"]}
         return grids[selected]
     except UserError as error:
         raise UserError(f"{file}: {error}") from error.__cause__
+
+
+def read_params(file: Path) -> Tree:
+    """The file as it is written, with its sections, profiles and names checked.
+
+    Raises:
+        UserError: as of `load_grid`.
+    """
+    try:
+        raw = _read_yaml(file)
+        _check_top_level(raw)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error.__cause__
+    return raw
 
 
 def _read_yaml(file: Path) -> Tree:

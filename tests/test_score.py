@@ -307,6 +307,8 @@ def test_crowdpose_counts_labelled_keypoints_of_the_first_twelve(
     case = toy(0, CROWDPOSE_LAYOUT)
     assert "annotation" in refused(score.main, *write(case))  # of seventeen
     person = next(p for p in case.coco["annotations"] if p["num_keypoints"])
+    for axis in (0, 1):  # in its box, also those that were not labelled
+        person["keypoints"][axis::3] = [person["bbox"][axis] + 1.0] * 14
     for levels, counts in (([1] * 14, (12, 14)), ([2] * 11 + [1, 1, 2], (12, 14))):
         person["keypoints"][2::3] = levels
         for person["num_keypoints"] in counts:

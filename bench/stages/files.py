@@ -46,6 +46,11 @@ def crops_dir(profile: str) -> Path:
     return Path("data", f"{profile}.crops")
 
 
+def unfinished_dir(profile: str) -> Path:
+    """States of trainings that were stopped: no output, since DVC deletes these before it runs a stage."""
+    return Path("runs", profile, "unfinished")
+
+
 def drawn_dir(profile: str) -> Path:
     return Path("data", profile, "drawn")
 
@@ -75,8 +80,8 @@ class RunFiles(NamedTuple):
 
     @property
     def unfinished(self) -> Path:
-        """Where a training that was stopped goes on: no output, since DVC deletes these before it runs a stage."""
-        return Path("runs", self.profile, "unfinished", f"{self.name}.pt")
+        """Where a training that was stopped goes on."""
+        return unfinished_dir(self.profile) / f"{self.name}.pt"
 
     @property
     def training(self) -> Path:

@@ -12,15 +12,17 @@ from bench.config import DataParams, TrainConfig
 from bench.data.hashing import sha256_of, sha256_of_listing
 from bench.data.subset import SPLITS, annotation_file
 from bench.errors import UserError
-from bench.resolve import Grid, load_grid
+from bench.resolve import Grid, load_grid, read_params
 from bench.stages.code import STAGE_MODULES, sha256_of_stage
 from bench.stages.command import run_command
 from bench.stages.files import json_text, plan_dir, write_text
+from bench.stages.outputs import check_user_paths
 
 
 def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
     """Write runs/<profile>/plan; with --check, only say whether the parameters are right."""
     grid = load_grid(params)
+    check_user_paths(read_params(params), params.parent)
     if not check:
         changed = write_plan(grid)
         print(f"changed since the last run: {', '.join(changed)}" if changed else UNCHANGED)
