@@ -1,6 +1,6 @@
 """What is read outside of the project: an edit of it reruns what reads it, by plain `dvc repro`.
 
-Stages `resolve` and `prepare` are real, the others note that they ran.
+Stages `resolve` and `prepare` are real; `train` and `predict` stand for all that read what these write.
 """
 
 import json
@@ -17,15 +17,14 @@ from PIL import Image
 from bench.data.hashing import sha256_of_listing
 from bench.data.synthetic.coco import write_drawn_coco
 from bench.data.synthetic.scene import SceneParams
+from bench.stages.outputs import clean
 from bench.stages.resolve import UNCHANGED
-from tests.test_pipeline import SMALL_GRID, Project, fake_stages
+from tests.test_pipeline import SMALL_GRID, YAML_SAFE, Project, fake_stages
 
-TRAININGS = {"train@vitpose_presence-0", "train@hrnet-0", "train_ablation@sigma_6-0"}
-PREDICTIONS = {
-    "predict@vitpose_presence-0", "predict@hrnet-0", "predict_ablation@sigma_6-0", "predict_retest@no_flip-0",
-}  # fmt: skip
+TRAIN, PREDICT = "train@hrnet-0", "predict@hrnet-0"
 LOOKED = {"resolve"}
 """What runs where there is nothing to do."""
+EVERYTHING = LOOKED | {"prepare", TRAIN, PREDICT}
 
 
 class OnFiles(Project):
@@ -33,6 +32,10 @@ class OnFiles(Project):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
+        fake_stages(root, real=("resolve", "prepare"))
+        pipeline = YAML_SAFE.load((root / "dvc.yaml").read_text())
+        kept = {name: pipeline["stages"][name] for name in ("resolve", "prepare", "train", "predict")}
+        YAML_SAFE.dump({"stages": kept}, root / "dvc.yaml")
         self.data = root.parent / "people"
         write_drawn_coco(self.data, {"train2017": 24, "val2017": 8}, SceneParams(), seed=0)
         self.detections = root.parent / "boxes.json"
@@ -40,7 +43,7 @@ class OnFiles(Project):
         self.edit(self.read_files)
 
     def read_files(self, tree: dict[str, Any]) -> None:
-        tree.update(SMALL_GRID, profile="laptop")
+        tree.update(SMALL_GRID, profile="laptop", experiments={"hrnet": {"model": "hrnet"}}, ablations={}, retests=[])
         tree["data"].update(root=str(self.data), detections=str(self.detections))
         tree["profiles"]["laptop"]["data"] = {"num_persons": {"train": 12, "calibration": 4, "val": 5}}
 
@@ -62,8 +65,7 @@ class OnFiles(Project):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> OnFiles:
     project = OnFiles(tmp_path_factory.mktemp("on_files") / "project")
-    fake_stages(project.root, real=("resolve", "prepare"))
-    assert project.ran() >= {"prepare"} | TRAININGS | PREDICTIONS
+    assert project.ran() == EVERYTHING
     return project
 
 
@@ -78,7 +80,7 @@ def as_it_was(project: OnFiles) -> Iterator[None]:
     shutil.copytree(kept / "people", project.data)
     shutil.copy2(kept / "boxes.json", project.detections)
     shutil.rmtree(kept)
-    assert project.ran() & ({"prepare"} | TRAININGS | PREDICTIONS) == set()
+    assert project.ran() <= LOOKED | {"prepare"}
 
 
 def test_again_there_is_nothing_to_do(project: OnFiles) -> None:
@@ -94,7 +96,7 @@ def test_an_edited_annotation_reruns_what_reads_it(project: OnFiles, split: str)
     for annotation in content["annotations"]:
         annotation["bbox"][2] *= 0.99
     file.write_text(json.dumps(content))
-    assert project.ran() >= {"prepare"} | TRAININGS | PREDICTIONS
+    assert project.ran() == EVERYTHING
 
 
 def test_the_same_annotations_written_again_rerun_nothing(project: OnFiles) -> None:
@@ -105,16 +107,14 @@ def test_the_same_annotations_written_again_rerun_nothing(project: OnFiles) -> N
 
 def test_other_detected_boxes_retrain_nothing(project: OnFiles) -> None:
     project.write_detections(0.8)
-    ran = project.ran()
-    assert ran >= {"prepare"} | PREDICTIONS
-    assert ran & TRAININGS == set()
+    assert project.ran() == EVERYTHING - {TRAIN}
 
 
 def test_a_replaced_picture_reruns_what_reads_it(project: OnFiles) -> None:
     file = project.a_picture()
     with Image.open(file) as picture:
         picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(file)
-    assert project.ran() >= {"prepare"} | TRAININGS | PREDICTIONS
+    assert project.ran() == EVERYTHING
 
 
 def test_a_picture_that_is_only_touched_is_looked_at_and_no_more(project: OnFiles) -> None:
@@ -145,16 +145,35 @@ def test_lost_annotations_are_named(project: OnFiles) -> None:
 
 def test_after_the_outputs_are_removed_what_is_edited_is_not_restored(project: OnFiles) -> None:
     """DVC's run cache holds the results of the old picture."""
-    for folder in ("data", "runs"):
-        shutil.rmtree(project.root / folder)
-    assert project.ran() & TRAININGS == set()
-    for folder in ("data", "runs"):
-        shutil.rmtree(project.root / folder)
-    file = next(iter(sorted((project.data / "train2017").iterdir())))
-    for picture in sorted((project.data / "train2017").iterdir()):
-        shutil.copy(file, picture) if picture != file else None
+    file = project.a_picture()
+    clean(project.root)
+    assert not (project.root / "data").exists()
+    assert project.ran() <= LOOKED | {"prepare"}
+    clean(project.root)
+    with Image.open(file) as picture:
+        picture.transpose(Image.Transpose.ROTATE_180).save(file)
+    assert project.ran() == EVERYTHING
+
+
+def test_a_picture_in_both_splits_is_refused(project: OnFiles) -> None:
+    train, val = (project.data / f"annotations/person_keypoints_{split}2017.json" for split in ("train", "val"))
+    shutil.copy(train, val)
+    shutil.rmtree(project.data / "val2017")
+    shutil.copytree(project.data / "train2017", project.data / "val2017")
     done = project.run("dvc", "repro")
-    assert "train share" in done.stdout + done.stderr or not done.returncode
+    assert re.search(r"error: .*val share \d+ of \d+ pictures", done.stdout + done.stderr)
+
+
+def test_another_data_set_behind_a_link_reruns_what_reads_it(project: OnFiles) -> None:
+    moved = project.data.rename(project.root.parent / "moved")
+    project.data.symlink_to(moved)
+    assert project.ran() == LOOKED  # the same files
+    for picture in (moved / "val2017").iterdir():
+        with Image.open(picture) as pixels:
+            pixels.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(picture)
+    assert project.ran() == EVERYTHING
+    project.data.unlink()
+    moved.rename(project.data)
 
 
 def test_a_mistake_in_the_parameters_leaves_the_plan(project: OnFiles) -> None:

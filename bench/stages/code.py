@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from bench.data.hashing import sha256_of
@@ -39,14 +40,19 @@ def import_closure(module: str, root: Path = ROOT) -> set[Path]:
 
 def imported_modules(file: Path, root: Path = ROOT) -> Iterator[str]:
     """Our own modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    yield from (name for name in _imported_names(file.read_text(encoding="utf-8")) if module_file(name, root))
+
+
+@cache
+def _imported_names(source: str) -> tuple[str, ...]:
+    """What a source imports of our packages, modules or what they hold; every stage asks, so it is parsed once."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] in PACKAGES and module_file(name, root))
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in names if name.split(".")[0] in PACKAGES)
 
 
 def module_file(name: str, root: Path = ROOT) -> Path | None:
