@@ -101,7 +101,11 @@ def load_grid(file: Path, profile: str | None = None) -> Grid:
     Raises:
         UserError: one line with the file, the path of the key, what was found and what was wanted.
     """
-    raw = read_params(file)
+    return grid_of(file, read_params(file), profile)
+
+
+def grid_of(file: Path, raw: Tree, profile: str | None = None) -> Grid:
+    """The same of what `read_params` has read."""
     try:
         selected = _choice("profile", raw["profile"] if profile is None else profile, raw["profiles"])
         grids = {name: _resolve_profile(raw, name, selected=name == selected) for name in raw["profiles"]}

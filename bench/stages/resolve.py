@@ -12,8 +12,8 @@ from bench.config import DataParams, TrainConfig
 from bench.data.hashing import sha256_of, sha256_of_listing
 from bench.data.subset import SPLITS, annotation_file
 from bench.errors import UserError
-from bench.resolve import Grid, load_grid, read_params
-from bench.stages.code import STAGE_MODULES, sha256_of_stage
+from bench.resolve import Grid, grid_of, read_params
+from bench.stages.code import STAGE_MODULES, sha256_of_stages
 from bench.stages.command import run_command
 from bench.stages.files import json_text, plan_dir, write_text
 from bench.stages.outputs import check_user_paths
@@ -21,14 +21,20 @@ from bench.stages.outputs import check_user_paths
 
 def main(params: Path = Path("params.yaml"), check: bool = False) -> None:
     """Write runs/<profile>/plan; with --check, only say whether the parameters are right."""
-    grid = load_grid(params)
-    check_user_paths(read_params(params), params.parent)
+    raw = read_params(params)
+    grid = grid_of(params, raw)
+    check_user_paths(raw, params.parent)
     if not check:
         changed = write_plan(grid)
-        print(f"changed since the last run: {', '.join(changed)}" if changed else UNCHANGED)
+        print(f"changed since the last run: {_few(changed)}" if changed else UNCHANGED)
 
 
 UNCHANGED = "parameters, code and input files are as they were"
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def plan_of(grid: Grid) -> dict[str, Any]:
@@ -51,8 +57,8 @@ def plan_of(grid: Grid) -> dict[str, Any]:
     for run in grid.experiments:
         plan[f"{run}/stress.json"] = grid.stress.model_dump(mode="json")
         plan[f"{run}/dependency.json"] = grid.dependency.model_dump(mode="json")
-    for stage in STAGE_MODULES:
-        plan[f"code.{stage}.json"] = {"sha256": sha256_of_stage(stage)}
+    for stage, digest in sha256_of_stages(STAGE_MODULES).items():
+        plan[f"code.{stage}.json"] = {"sha256": digest}
     resampling = {"num": grid.evaluate.num_resamples, "seed": grid.evaluate.seed}
     report = {
         "profile": grid.profile,
