@@ -8,7 +8,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,11 +19,10 @@ from tabulate import tabulate
 from typer import Option
 
 from bench.data.checks import check_annotations
-from bench.data.coco import COCO_LAYOUT, CROPCOCO_LAYOUT, CROWDPOSE_LAYOUT, CocoDict, Layout, read_coco
-from bench.data.cropcoco import BEYOND
+from bench.data.coco import COCO_LAYOUT, CROWDPOSE_LAYOUT, CocoDict, Layout, read_coco
 from bench.data.geometry import Floats
 from bench.data.hashing import sha256_of
-from bench.data.people import Detections, Truth, image_positions
+from bench.data.people import Truth
 from bench.data.results import Results, read_results
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation
@@ -36,8 +35,6 @@ RulesName = Literal["coco", "xtcocotools", "xtcocotools_before_1_12", "crowdpose
 
 LAYOUTS = dict.fromkeys(RULES, COCO_LAYOUT) | {"crowdpose": CROWDPOSE_LAYOUT}
 """How annotations look, by name of the rules."""
-
-Images = Literal["annotations", "results"]
 
 UNDEFINED = "\N{EN DASH}"
 ENTRY_KEYS = ("image_id", "category_id", "keypoints", "score", "bbox")  # what evaluators of keypoints need of an entry
@@ -57,27 +54,19 @@ def main(
     interval: Method = "percentile",
     seed: Annotated[int, Option(min=0)] = 0,
     cross_check: bool = True,
-    images: Annotated[Images, Option(help="which are scored: of the annotation file, or with a result alone")] = (
-        "annotations"
-    ),
 ) -> None:
     """Print COCO's ten numbers of a result file, x 100, with 95 % intervals over images."""
     coco = read_annotations(annotations, LAYOUTS[rules])
-    if RULES[rules].counts_labels:
-        coco = with_counted_labels(coco)
     truth = Truth.of(coco)
     found = read_results(results, truth.image_ids, LAYOUTS[rules].num_keypoints)
-    poseless = truth.num_images - len(np.unique(found.detections.image))
-    if images == "results":
-        coco, truth, found = keep_images_of_results(results, coco, truth, found)
     resampling = draw_resampling(truth.num_images, num_resamples, interval, np.random.default_rng(seed))
     score = score_results(truth, found, RULES[rules], resampling)
     reference = ask_reference(rules, coco, read_entries(results)) if cross_check else None
     print(score_table(score, reference))
     if few := few_images_note(truth.num_images):
         print(f"\n{few}")
-    for note in notes(images, poseless, truth, found, score):
-        print(f"\n{note}")
+    if score.with_bbox is not None:
+        print(f"\n{BBOX_NOTE}")
     if reference is not None:
         print(f"\n{agreement(score, reference)}")
     code = sha256_of(sorted(import_closure("bench.score")))[:12]
@@ -94,70 +83,10 @@ def read_annotations(file: Path, layout: Layout) -> CocoDict:
     coco = read_coco(file)
     if not coco["images"]:
         raise UserError(f"{file}: images: found none, wanted one or more")
-    if layout == COCO_LAYOUT and any(map(has_level_beyond, coco["annotations"])):
-        layout = CROPCOCO_LAYOUT
     check_annotations(file, coco, layout)
     if layout.has_area:
         return coco
     return coco | {"annotations": [annotation | {"area": math.nan} for annotation in coco["annotations"]]}
-
-
-def has_level_beyond(annotation: CocoDict) -> bool:
-    """Whether a keypoint has CropCOCO's v = 3; the annotation is not checked yet."""
-    keypoints = annotation.get("keypoints")
-    return isinstance(keypoints, list) and 3 in keypoints[2::3]
-
-
-def with_counted_labels(coco: CocoDict) -> CocoDict:
-    """Checked annotations whose num_keypoints is the number of keypoints with v > 0."""
-    counted = [a | {"num_keypoints": sum(v > 0 for v in a["keypoints"][2::3])} for a in coco["annotations"]]
-    return coco | {"annotations": counted}
-
-
-def keep_images_of_results(
-    file: Path, coco: CocoDict, truth: Truth, results: Results
-) -> tuple[CocoDict, Truth, Results]:
-    """The same three, of the images alone that have a result.
-
-    Raises:
-        UserError: the file has no result.
-    """
-    kept = truth.image_ids[np.unique(results.detections.image)]
-    if not len(kept):
-        raise UserError(f"{file}: found no pose, wanted one or more with --images results")
-    known = set(kept.tolist())
-    image = image_positions(kept, truth.image_ids[results.detections.image])
-    coco = coco | {
-        "images": [entry for entry in coco["images"] if entry["id"] in known],
-        "annotations": [entry for entry in coco["annotations"] if entry["image_id"] in known],
-    }
-    return coco, Truth.of(coco), results._replace(detections=results.detections._replace(image=image))
-
-
-def notes(images: Images, poseless: int, truth: Truth, results: Results, score: "Score") -> Iterator[str]:
-    """What a reader must know of the two files to read the table."""
-    if images == "results":
-        yield f"Scored: the {truth.num_images} images that have a pose. Left out: {poseless} without one."
-    else:
-        hint = " Their people count as missed; --images results leaves these images out." if poseless else ""
-        yield f"Images of the annotation file without a pose: {poseless} of {truth.num_images}.{hint}"
-    if number := int((truth.people.visibility == BEYOND).sum()):
-        beyond = "v = 3 (CropCOCO: outside of the window)"
-        yield f"{number} keypoints have {beyond}. They count as labelled, as in the COCO tools."
-    yield from notes_on_entries(results.detections)
-    if score.with_bbox is not None:
-        yield BBOX_NOTE
-
-
-def notes_on_entries(detections: Detections) -> Iterator[str]:
-    """Entries that are there twice; scores that are all the same."""
-    num = len(detections.score)
-    points = detections.keypoints.reshape(num, math.prod(detections.keypoints.shape[1:]))
-    rows = np.column_stack([detections.image, detections.score, points])
-    if repeated := num - len(set(map(bytes, rows))):
-        yield f"{repeated} entries repeat another one. Each counts, as in the COCO tools: all but one are misses."
-    if num > 1 and (detections.score == detections.score[0]).all():
-        yield f"All {num} entries have the score {detections.score[0]:g}: AP then depends on their order in the file."
 
 
 def read_entries(file: Path) -> list[CocoDict]:

@@ -1,7 +1,6 @@
 """python -m bench.show, bench.export_onnx and bench.export_hub on drawn people and microscopic models."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,32 +14,22 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from torch import Tensor
 
-from bench import export, export_hub, export_onnx, score, show
-from bench.data.coco import COCO_LAYOUT
-from bench.data.codec import Codec, Decoded, decode
+from bench import export_hub, export_onnx, show
+from bench.data.codec import Codec, decode
 from bench.data.hashing import sha256_of
-from bench.data.people import Truth
 from bench.data.predictions import VAL, read_split
-from bench.data.results import read_results
-from bench.inference import exported
 from bench.inference.exported import Answer
-from bench.inference.flip import flip_output
 from bench.inference.scoring import person_scores
-from bench.metrics.average_precision import STATS
-from bench.metrics.bootstrap import draw_resampling
-from bench.metrics.oks import RULES
 from bench.reporting.hub_card import write_card
 from bench.reporting.model_card import Card, TrainedOn, card_page
-from bench.reporting.rows import oks, read_row
+from bench.reporting.rows import read_row
 from bench.stages import card as card_stage
 from bench.stages.command import run_command
 from bench.stages.evaluated_run import find_run, open_evaluated
 from bench.stages.files import RunFiles, manifest_file, read_model
 from bench.stages.run_model import read_manifest
 from bench.stages.run_record import card_of, open_record
-from models import PoseModel, PoseOutput
 from tests.data.test_boxes import turn, write_image
 from tests.evaluated_project import PROFILE, evaluated_project
 
@@ -219,11 +208,7 @@ def test_an_exported_run_says_the_same_as_its_predictions(files: RunFiles, call:
     import onnxruntime
 
     file = tmp_path / "new" / "run.onnx"
-    said = call(export_onnx.main, file, "--run", files.name)
-    assert "6 people as torch" in said
-    assert f" {file.stat().st_size / 1e6:.1f} MB, " in said
-    for unit in ("of the heatmaps", "of the peaks", "of presence", "heatmap pixels"):
-        assert re.search(rf"\d(\.\d)?e[-+]\d+ {unit}", said)
+    assert "6 people as torch" in call(export_onnx.main, file, "--run", files.name)
     assert [path.name for path in file.parent.iterdir()] == ["run.onnx"]
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
@@ -236,8 +221,7 @@ def test_an_exported_run_says_the_same_as_its_predictions(files: RunFiles, call:
     for size in (1, 3):
         image = np.zeros((size, 3, *asked.trained.config.input_size[::-1]), dtype=np.float32)
         found = Answer(*session.run(list(Answer._fields), {"image": image}))
-        width, height = asked.trained.codec.heatmap_size
-        assert [part.shape for part in found] == [(size, 17, 2), (size, 17), (size, 17), (size, 17, height, width)]
+        assert [part.shape for part in found] == [(size, 17, 2), (size, 17), (size, 17)]
 
 
 @pytest.mark.slow
@@ -252,85 +236,12 @@ def test_a_difference_from_torch_is_refused_and_nothing_is_left(
     assert " by onnxruntime differs from torch by up to " in said
 
 
-def wrong_flip_order(output: PoseOutput, *, shift: bool) -> PoseOutput:
-    return flip_output(output, shift=shift)._replace(heatmaps=output.heatmaps.flip(-1))
-
-
-def wrong_shift(output: PoseOutput, *, shift: bool) -> PoseOutput:
-    return flip_output(output, shift=not shift)
-
-
-def wrong_normalisation(model: PoseModel, image: Tensor) -> Tensor:
-    return image / 255
-
-
-def wrong_decoding(heatmaps: Tensor, codec: Codec, decoding: str) -> Decoded:
-    decoded = decode(heatmaps, codec, decoding)
-    return decoded._replace(keypoints_input=decoded.keypoints_input + 0.5)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the extra onnx is not installed")
-@pytest.mark.parametrize(
-    ("name", "wrong", "fault"),
-    [
-        ("flip_output", wrong_flip_order, "heatmaps"),
-        ("flip_output", wrong_shift, "heatmaps"),
-        ("normalise", wrong_normalisation, "heatmaps"),
-        ("decode", wrong_decoding, "keypoints of its own heatmaps"),
-    ],
-)
-def test_a_wrong_graph_is_refused(
-    name: str,
-    wrong: Callable[..., Any],
-    fault: str,
-    refused: Callable[..., str],
-    project: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(project)
-    right = export_onnx.export
-
-    def export_wrong(*arguments: Any) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            if name == "normalise":
-                patch.setattr(PoseModel, name, wrong)
-            else:
-                patch.setattr(exported, name, wrong)
-            right(*arguments)
-
-    monkeypatch.setattr(export_onnx, "export", export_wrong)
-    said = refused(export_onnx.main, str(tmp_path / "run.onnx"), "--run", HEAD.name, "--profile", PROFILE)
-    assert re.search(rf"not written: {fault} by onnxruntime differs from torch by up to \S+ for 6 people", said)
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_largest_difference_is_named() -> None:
-    near = {"keypoints": 30.0, "peak": 0.0, "presence": 3e-5, "heatmaps": 1e-6}
-    file, refuse = Path("run.onnx"), export_onnx.refuse_difference
-    refuse(file, export_onnx.Comparison(300, near, decoding=1e-5, share_far=0.0002))  # two peaks of one height
+    differences = {"keypoints": 2e-5, "peak": 0.0, "presence": 3e-4}
     wanted = "presence by onnxruntime differs from torch by up to 0.0003 for 5 people, wanted at most 0.0001$"
     with pytest.raises(ValueError, match=wanted):
-        refuse(file, export_onnx.Comparison(5, near | {"presence": 3e-4}, decoding=0.0, share_far=0.0))
-    with pytest.raises(ValueError, match=r"keypoints of its own heatmaps by onnxruntime differs .* up to 0\.5 "):
-        refuse(file, export_onnx.Comparison(5, near, decoding=0.5, share_far=0.0))
-    with pytest.raises(ValueError, match=r"2.00% of the keypoints .* not within 0.02 heatmap pixels of torch's"):
-        refuse(file, export_onnx.Comparison(5, near, decoding=0.0, share_far=0.02))
+        export_onnx.refuse_difference(Path("run.onnx"), export_onnx.Comparison(5, differences))
     assert export_onnx.largest_difference(np.ones(2), np.array([1, np.nan])) == np.inf
-
-
-def test_an_exported_file_scores_as_the_row(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tables' numbers come from a run's row."""
-    monkeypatch.chdir(project)
-    export.main(PROFILE, HEAD.run, HEAD.seed, tmp_path / "results.json")
-    truth = Truth.of(score.read_annotations(manifest_file(PROFILE, VAL), COCO_LAYOUT))
-    found = read_results(tmp_path / "results.json", truth.image_ids, 17)
-    resampling = draw_resampling(truth.num_images, 1, "percentile", np.random.default_rng(0))
-    scored = score.score_results(truth, found, RULES["coco"], resampling)
-    row = read_row(HEAD.row)
-    for stat, interval in zip(STATS, scored.intervals, strict=True):
-        assert interval.value == pytest.approx(row.numbers[oks(stat)].value, abs=1e-6, nan_ok=True)
 
 
 def test_missing_packages_are_named(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

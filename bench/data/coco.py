@@ -88,50 +88,16 @@ def check_image(image: CocoDict) -> str | None:
     return None
 
 
-def _coco_count(found: Any, visibility: Sequence[float]) -> str | None:
-    wanted = _num_labelled(visibility)
-    return (
-        None if found == wanted else f"found {_short(found)}, wanted {wanted}, the number of keypoints with v = 1 or 2"
-    )
-
-
-def _crowdpose_count(found: Any, visibility: Sequence[float]) -> str | None:
-    """The data set counts without head and neck. Its evaluator asks only whether the number is 0, so that another way
-    to count is taken as well where it is 0 for the same people."""
-    wanted, all_labelled, visible = _num_labelled(visibility[:12]), _num_labelled(visibility), list(visibility).count(2)
-    if found in (wanted, all_labelled, visible) and (found == 0) == (wanted == 0):
-        return None
-    return f"found {_short(found)}, wanted {wanted}, the number of the first 12 keypoints with v = 1 or 2"
-
-
-def _cropcoco_count(found: Any, visibility: Sequence[float]) -> str | None:
-    """The authors' file has COCO's number from before the cut, which removes labels and adds none."""
-    labelled = _num_labelled(visibility)
-    near = labelled - list(visibility).count(3)
-    if found == near or (type(found) is int and labelled <= found <= len(visibility)):
-        return None
-    return (
-        f"found {_short(found)}, wanted {near}, the number of keypoints with v = 1 or 2, "
-        f"or a number of {labelled} (with v = 3) to {len(visibility)} (before the cut)"
-    )
-
-
-def _num_labelled(visibility: Sequence[float]) -> int:
-    return sum(v > 0 for v in visibility)
-
-
 class Layout(NamedTuple):
     """What data sets annotate differently in COCO's format."""
 
     num_keypoints: int = NUM_KEYPOINTS
-    levels: tuple[int, ...] = (0, 1, 2)  # values of v
-    count_fault: Callable[[Any, Sequence[float]], str | None] = _coco_count  # of num_keypoints, given all v
+    counted: frozenset[int] = frozenset({1, 2})  # the values of v that an annotation's num_keypoints counts
     has_area: bool = True  # of the person's segment
 
 
 COCO_LAYOUT = Layout()
-CROWDPOSE_LAYOUT = Layout(num_keypoints=14, count_fault=_crowdpose_count, has_area=False)
-CROPCOCO_LAYOUT = Layout(levels=(0, 1, 2, 3), count_fault=_cropcoco_count)
+CROWDPOSE_LAYOUT = Layout(num_keypoints=14, counted=frozenset({2}), has_area=False)
 
 
 def check_annotation(annotation: CocoDict, layout: Layout = COCO_LAYOUT) -> str | None:
@@ -149,12 +115,12 @@ def check_annotation(annotation: CocoDict, layout: Layout = COCO_LAYOUT) -> str 
         if (key != "area" or layout.has_area) and not accept(annotation.get(key)):
             return f"{key}: found {_short(annotation.get(key))}, wanted {wanted}"
     visibility = annotation["keypoints"][2::3]
-    unknown = set(visibility).difference(layout.levels)
-    if unknown:
-        *most, last = map(str, layout.levels)
-        return f"keypoints: found visibility {_short(sorted(unknown))}, wanted {', '.join(most)} or {last}"
-    if fault := layout.count_fault(annotation.get("num_keypoints"), visibility):
-        return f"num_keypoints: {fault}"
+    if not set(visibility) <= {0, 1, 2}:
+        return f"keypoints: found visibility {_short(sorted(set(visibility) - {0, 1, 2}))}, wanted 0, 1 or 2"
+    num_counted = sum(v in layout.counted for v in visibility)
+    if annotation.get("num_keypoints") != num_counted:
+        found, values = _short(annotation.get("num_keypoints")), " or ".join(map(str, sorted(layout.counted)))
+        return f"num_keypoints: found {found}, wanted {num_counted}, the number of keypoints with v = {values}"
     truth = annotation.get("true_keypoints")
     if truth is not None and not _numbers(truth, num_values):
         return f"true_keypoints: found {_short(truth)}, wanted {num_values} finite numbers"

@@ -14,13 +14,13 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from reprlib import repr as short
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.checks import area_faults, check_categories, check_owners, first_of, implausible
-from bench.data.coco import CROPCOCO_LAYOUT, CocoDict, Person, check_annotation, check_image, persons_of, read_coco
+from bench.data.coco import CocoDict, Person, check_annotation, check_image, persons_of, read_coco
 from bench.data.geometry import Floats, bbox_to_view
 from bench.data.keypoints import NUM_KEYPOINTS
 from bench.data.presence import PresenceLabel
@@ -105,7 +105,8 @@ def read_cropcoco(file: Path, image_root: Path) -> CropCoco:
     manifest = {
         "info": {"image_root": str(image_root)},
         "images": content["images"],
-        "annotations": [_as_coco(a) for a in kept],
+        # Persons of whom all is out of the window count here, unlike in COCO.
+        "annotations": [_as_coco(a, num_keypoints=sum(v > 0 for v in a["keypoints"][2::3])) for a in kept],
     }
     area = np.array([annotation["area"] for annotation in kept], dtype=np.float64)
     return CropCoco(persons_of(manifest), _annotated(kept, size_of), area)
@@ -122,19 +123,33 @@ def _image_sizes(file: Path, images: list[CocoDict]) -> dict[int, tuple[int, int
 def check_cropped(annotation: CocoDict) -> str | None:
     """What is wrong with an annotation, or None: `key: found, wanted`.
 
-    It is COCO's but for v = 3. `num_keypoints` may be left out (`CROPCOCO_LAYOUT` says what else it may be).
+    It is COCO's but for v = 3. `num_keypoints` may count those, or not, or be left out: the format does not say.
     """
-    fault = check_annotation(annotation, CROPCOCO_LAYOUT)
-    if fault and "num_keypoints" not in annotation:
-        fault = check_annotation(annotation | {"num_keypoints": NUM_KEYPOINTS}, CROPCOCO_LAYOUT)
-    return fault or _padding_fault(annotation)
+    keypoints = annotation.get("keypoints")
+    levels = keypoints[2::3] if isinstance(keypoints, list) else []
+    unknown = [v for v in levels if v not in (0, 1, 2, BEYOND)]
+    if unknown:
+        return f"keypoints: found visibility {short(unknown[0])}, wanted 0, 1, 2 or {BEYOND}"
+    near, beyond = sum(v in (1, 2) for v in levels), levels.count(BEYOND)
+    return (
+        check_annotation(_as_coco(annotation, near))
+        or _number_fault(annotation.get("num_keypoints", near), near, near + beyond)
+        or _padding_fault(annotation)
+    )
 
 
-def _as_coco(annotation: CocoDict) -> CocoDict:
-    """With v = 0 for v = 3. Persons of whom all is out of the window count here, unlike in COCO."""
-    values = annotation["keypoints"]
-    keypoints = [0 if i % 3 == 2 and value == BEYOND else value for i, value in enumerate(values)]
-    return annotation | {"keypoints": keypoints, "num_keypoints": sum(v > 0 for v in values[2::3])}
+def _number_fault(found: Any, near: int, labelled: int) -> str | None:
+    if type(found) is int and found in (near, labelled):
+        return None
+    return f"num_keypoints: found {short(found)}, wanted {near}, or {labelled} with those of v = {BEYOND}"
+
+
+def _as_coco(annotation: CocoDict, num_keypoints: int) -> CocoDict:
+    """With v = 0 for v = 3. What is not there is not added."""
+    keypoints = annotation.get("keypoints")
+    if isinstance(keypoints, list):
+        keypoints = [0 if i % 3 == 2 and value == BEYOND else value for i, value in enumerate(keypoints)]
+    return {**annotation, "keypoints": keypoints, "num_keypoints": num_keypoints}
 
 
 def _padding_fault(annotation: CocoDict) -> str | None:

@@ -24,6 +24,9 @@ from bench.writing import written_whole
 LARGEST = 1e9
 """Pixels. What lies farther away is no coordinate, and its square would drown all others long before it overflows."""
 
+DECIMALS = 1
+"""Of written coordinates: tenths of a pixel, as COCO advises."""
+
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 """Packed files by how they begin."""
 
@@ -162,8 +165,7 @@ def _found(value: Any) -> str:
     if not isinstance(value, list) or len(value) <= 6:
         return short(value)
     wrong = next((i for i, element in enumerate(value) if _numbers([element]) is None), None)
-    of = {42: ", 14 keypoints: those of CrowdPose?", 51: ", 17 keypoints: those of COCO?"}.get(len(value), "")
-    return f"a list of {len(value)}{of}" if wrong is None else f"{short(value[wrong])} at place {wrong}"
+    return f"a list of {len(value)}" if wrong is None else f"{short(value[wrong])} at place {wrong}"
 
 
 def _are(values: Sequence[Any], *types: type) -> bool:
@@ -238,11 +240,14 @@ def write_results(
 ) -> None:
     """Write poses (`result_entries`) as COCO's server takes them.
 
-    Nothing is rounded: tenths of a pixel, as COCO advises, change APM and APL by tenths of a point.
+    Coordinates are rounded to tenths of a pixel (`DECIMALS`), scores are not. That moves a point by .07 pixels at most;
+    for a person of 32 x 32 pixels it changes a keypoint's part of OKS by .027 at the very most, and OKS by less than
+    .001 on average.
 
     Raises:
         UserError: see `result_entries`, or the file cannot be written.
     """
-    text = json.dumps(result_entries(image_ids, keypoints, score, person_scores), allow_nan=False)
+    rounded = np.round(keypoints.astype(np.float64), DECIMALS)
+    text = json.dumps(result_entries(image_ids, rounded, score, person_scores), allow_nan=False)
     with written_whole(file) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

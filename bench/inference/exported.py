@@ -19,7 +19,6 @@ class Answer(NamedTuple):
     keypoints: Tensor  # (B, K, 2) input pixels
     peak: Tensor  # (B, K) height of the heatmap
     presence: Tensor  # (B, K) calibrated probability
-    heatmaps: Tensor  # (B, K, h, w) that are decoded, after the flip test
 
 
 def answer(output: PoseOutput, codec: Codec, decoding: str, reading: PresenceReading) -> Answer:
@@ -33,7 +32,7 @@ def answer(output: PoseOutput, codec: Codec, decoding: str, reading: PresenceRea
     score = output.presence_logits if reading.from_head else peak
     assert score is not None, "a reading of a head that the model does not have"
     presence = torch.sigmoid(reading.slope * score + reading.intercept)
-    return Answer(decoded.keypoints_input.to(peak.dtype), peak, presence, output.heatmaps)
+    return Answer(decoded.keypoints_input.to(peak.dtype), peak, presence)
 
 
 class ExportedModel(nn.Module):

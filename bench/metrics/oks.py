@@ -34,14 +34,13 @@ class Rules(NamedTuple):
     max_detections: int = 20  # of an image, the highest scores
     segment_area: bool = True  # else 0.53 of the box, for data sets that annotate no area
     drop_zero_scores: bool = False  # detections whose keypoint scores are all 0 or less vanish
-    counts_labels: bool = False  # people are ignored for v = 0 everywhere, else for num_keypoints = 0 as annotated
     ignore_unmatched_outside: bool = True  # unmatched detections outside of an area range are not counted in it
 
 
 RULES = {
     "coco": Rules(),
-    "xtcocotools": Rules(drop_zero_scores=True, counts_labels=True),
-    "xtcocotools_before_1_12": Rules(drop_zero_scores=True, counts_labels=True, ignore_unmatched_outside=False),
+    "xtcocotools": Rules(drop_zero_scores=True),
+    "xtcocotools_before_1_12": Rules(drop_zero_scores=True, ignore_unmatched_outside=False),
     "crowdpose": Rules(sigmas=CROWDPOSE_SIGMAS, segment_area=False, drop_zero_scores=True),
 }
 """pycocotools; xtcocotools, and how it took APM and APL before version 1.12; CrowdPose as xtcocotools reads it."""

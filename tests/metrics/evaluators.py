@@ -137,15 +137,13 @@ def draw_person(rng: np.random.Generator, image_id: int, odds: Odds, layout: Lay
     """Often with an area at which medium or large begins, or next to it."""
     x, y, w, h = np.add(rng.integers(0, 200, 4), (0.0, 0.25, 1.0, 1.5)).tolist()
     visibility = rng.integers(0, 3, layout.num_keypoints) * (rng.random() >= odds.unlabelled)
-    if layout.num_keypoints == 14 and rng.random() < odds.unlabelled:
-        visibility[:12], visibility[12:] = 0, 2  # CrowdPose does not count head and neck
     points = (x, y) + rng.random((layout.num_keypoints, 2)) * (w, h)
     borders = [32.0**2, 96.0**2, np.nextafter(32.0**2, 0), np.nextafter(96.0**2, 1e9), 0.0]
     return {
         "image_id": image_id,
         "category_id": 1,
         "keypoints": np.column_stack([points * (visibility > 0)[:, None], visibility]).ravel().tolist(),
-        "num_keypoints": int((visibility[: 12 if layout.num_keypoints == 14 else None] > 0).sum()),
+        "num_keypoints": int(np.isin(visibility, list(layout.counted)).sum()),
         "bbox": [x, y, w, h],
         "area": float(rng.choice([*borders, *[w * h * 0.6] * 5])) if layout.has_area else np.nan,
         "iscrowd": int(rng.random() < odds.crowd),
