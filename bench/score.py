@@ -22,7 +22,7 @@ from bench.data.checks import check_annotations
 from bench.data.coco import COCO_LAYOUT, CROPCOCO_LAYOUT, CROWDPOSE_LAYOUT, OUTSIDE, CocoDict, Layout, read_coco
 from bench.data.geometry import Floats
 from bench.data.hashing import sha256_of
-from bench.data.people import Detections, Truth, image_positions
+from bench.data.people import Detections, Truth
 from bench.data.results import Results, read_results
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation
@@ -305,7 +305,7 @@ def repeated_note(detections: Detections) -> str:
     columns = (
         detections.image[:, None],
         detections.score[:, None],
-        detections.keypoints.reshape(len(detections.image), -1),
+        detections.keypoints.reshape(len(detections.image), 2 * detections.keypoint_score.shape[1]),
     )
     rows = np.ascontiguousarray(np.concatenate(columns, axis=1))
     num_repeated = len(rows) - len({row.tobytes() for row in rows})

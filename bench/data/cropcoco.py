@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
