@@ -767,6 +767,20 @@ def test_poor_detections_are_scored_as_by_pycocotools(poor: RunFiles, manifest: 
     assert abs(values(found)["oks/AP"] - values(row)["oks/AP"]) > 0.01
 
 
+@pytest.mark.parametrize("boxes", ["run", "poor"])
+def test_an_exported_run_scores_as_its_row(boxes: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """On annotated and on detected boxes."""
+    files = request.getfixturevalue(boxes)
+    row, file = evaluate_run(files), tmp_path / "results.json"
+    export.main(files.profile, files.run, files.seed, file)
+    truth = Truth.of(read_annotations(manifest_file(files.profile, "val"), COCO_LAYOUT))
+    found = read_results(file, truth.image_ids, NUM_KEYPOINTS)
+    once = draw_resampling(truth.num_images, 1, "percentile", np.random.default_rng(0))
+    scored = score_results(truth, found, RULES["coco"], once)
+    assert 0.1 < oks_of(row)["AP"] < 0.9
+    assert scored.as_evaluators_read_it == pytest.approx(list(oks_of(row).values()), abs=1e-6, nan_ok=True)
+
+
 def test_presence_is_taken_on_annotated_boxes(poor: RunFiles, row: Row) -> None:
     """Nothing is labelled in a detected one."""
     found = evaluate_run(poor)

@@ -257,7 +257,7 @@ def test_a_wrong_graph_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_difference_most_beyond_its_limit_is_named() -> None:
+def test_the_first_difference_beyond_its_limit_is_named() -> None:
     right = {"heatmaps": 9e-5, "peak": 0.0, "presence": 9e-5, "decoding": 9e-3, "keypoints": 50.0}
     export_onnx.refuse_difference(Path("run.onnx"), export_onnx.Comparison(5, right))  # equal peaks change places
     wanted = "presence by onnxruntime differs from torch by up to 0.0003 in probability for 5 people, wanted at most "
