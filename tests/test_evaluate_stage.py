@@ -24,11 +24,14 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score, roc_auc_score
 
+from bench import export
 from bench.config import EvaluateParams
-from bench.data.coco import Person
+from bench.data.coco import COCO_LAYOUT, Person
 from bench.data.geometry import Crop
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, OKS_SIGMAS
+from bench.data.people import Truth
 from bench.data.predictions import STATISTICS, write_predictions
+from bench.data.results import read_results
 from bench.data.windows import windows_of
 from bench.errors import UserError
 from bench.inference.predict import Predictions
@@ -36,9 +39,11 @@ from bench.inference.scoring import SCORE_RULES
 from bench.metrics import presence
 from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling
+from bench.metrics.oks import RULES
 from bench.reporting.results import read_matches
 from bench.reporting.rows import PROTOCOL_VERSION, Row, Source, presence_keys, read_row
 from bench.resolve import load_grid
+from bench.score import read_annotations, score_results
 from bench.stages import evaluate, predict, prepare, resolve
 from bench.stages.files import (
     RunFiles,

@@ -145,7 +145,7 @@ def test_its_persons_make_samples(write: Callable[..., Path], tmp_path: Path) ->
     assert np.flatnonzero(within & labelled).tolist() == present_of(cropcoco, "window")
 
 
-@pytest.mark.parametrize("num_keypoints", [5, 7, None])
+@pytest.mark.parametrize("num_keypoints", [5, 7, 8, 17, None])  # 8 and 17: as before the picture was cut
 def test_keypoints_beyond_may_be_counted_or_not(
     num_keypoints: int | None, write: Callable[..., Path], tmp_path: Path
 ) -> None:
