@@ -27,7 +27,7 @@ from bench.data.results import Results, read_results
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import Interval, Method, Resampling, draw_resampling, few_images_note
-from bench.metrics.oks import RULES, Ints, Rules, ignored_people, match
+from bench.metrics.oks import RULES, Rules, ignored_people, match
 from bench.stages.code import import_closure
 from bench.stages.command import run_command
 
@@ -66,7 +66,8 @@ def main(
     coverage = coverage_note(truth, found.detections, RULES[rules], images)
     if images == "results":
         coco = part_with_results(results, coco, truth, found.detections)
-        truth, found = Truth.of(coco), read_results(results, image_ids_of(coco), LAYOUTS[rules].num_keypoints)
+        truth, image = Truth.of(coco), np.unique(found.detections.image, return_inverse=True)[1]
+        found = found._replace(detections=found.detections._replace(image=image))
     resampling = draw_resampling(truth.num_images, num_resamples, interval, np.random.default_rng(seed))
     score = score_results(truth, found, RULES[rules], resampling)
     reference = ask_reference(rules, coco, read_entries(results)) if cross_check else None
@@ -106,11 +107,6 @@ def has_outside(annotation: CocoDict) -> bool:
     """Whether a keypoint has CropCOCO's v = 3; the annotation need not be checked."""
     keypoints = annotation.get("keypoints")
     return isinstance(keypoints, list) and OUTSIDE in keypoints[2::3]
-
-
-def image_ids_of(coco: CocoDict) -> Ints:
-    """(I,), as the file has them."""
-    return np.array([image["id"] for image in coco["images"]], dtype=np.int64)
 
 
 def part_with_results(file: Path, coco: CocoDict, truth: Truth, detections: Detections) -> CocoDict:
