@@ -16,14 +16,18 @@ from bench.stages.files import RunFiles, has_detections, manifest_file, plan_dir
 
 
 def main(profile: str, run: str, seed: int, file: Path) -> None:
-    """Write the val poses that stage evaluate scores: on detected boxes where the profile has them, after OKS-NMS."""
+    """Write the val poses that stage evaluate scores: on detected boxes where the profile has them, after OKS-NMS.
+
+    Coordinates and scores are those that the run's numbers were computed from, in full precision.
+    """
     params = read_model(plan_dir(profile) / run / "evaluate.json", EvaluateParams)
     boxes = DETECTED if has_detections(profile) else VAL
     split = read_split(RunFiles(profile, run, seed).predictions, boxes, params.presence_policy)
     truth = Truth.of(read_coco(manifest_file(profile, VAL)))
     poses = scored_detections(split, truth, params.score_rule, params.oks_nms)
     write_results(file, truth.image_ids[poses.image], poses.keypoints, poses.keypoint_score, poses.score)
-    print(f"{file}: {len(poses.score)} poses on {boxes}, scored by {params.score_rule}")
+    again = f"python -m bench.score {file} {manifest_file(profile, VAL)}"
+    print(f"{file}: {len(poses.score)} poses on {boxes}, scored by {params.score_rule}; the run's numbers: {again}")
 
 
 if __name__ == "__main__":

@@ -19,19 +19,20 @@ from tabulate import tabulate
 from typer import Option
 
 from bench.data.checks import check_annotations
-from bench.data.coco import COCO_LAYOUT, CROWDPOSE_LAYOUT, CocoDict, Layout, read_coco
+from bench.data.coco import COCO_LAYOUT, CROPCOCO_LAYOUT, CROWDPOSE_LAYOUT, OUTSIDE, CocoDict, Layout, read_coco
 from bench.data.geometry import Floats
 from bench.data.hashing import sha256_of
-from bench.data.people import Truth
+from bench.data.people import Detections, Truth
 from bench.data.results import Results, read_results
 from bench.errors import UserError
 from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import Interval, Method, Resampling, draw_resampling, few_images_note
-from bench.metrics.oks import RULES, Rules, match
+from bench.metrics.oks import RULES, Rules, ignored_people, match
 from bench.stages.code import import_closure
 from bench.stages.command import run_command
 
 RulesName = Literal["coco", "xtcocotools", "xtcocotools_before_1_12", "crowdpose"]
+ImagesName = Literal["annotations", "results"]
 
 LAYOUTS = dict.fromkeys(RULES, COCO_LAYOUT) | {"crowdpose": CROWDPOSE_LAYOUT}
 """How annotations look, by name of the rules."""
@@ -50,6 +51,9 @@ def main(
     results: Path,
     annotations: Path,
     rules: RulesName = "coco",
+    images: Annotated[
+        ImagesName, Option(help="results: only images of which the result file has a pose")
+    ] = "annotations",
     num_resamples: Annotated[int, Option(min=1)] = 2000,
     interval: Method = "percentile",
     seed: Annotated[int, Option(min=0)] = 0,
@@ -59,16 +63,24 @@ def main(
     coco = read_annotations(annotations, LAYOUTS[rules])
     truth = Truth.of(coco)
     found = read_results(results, truth.image_ids, LAYOUTS[rules].num_keypoints)
+    coverage = coverage_note(truth, found.detections, RULES[rules], images)
+    if images == "results":
+        coco = part_with_results(results, coco, truth, found.detections)
+        truth, image = Truth.of(coco), np.unique(found.detections.image, return_inverse=True)[1]
+        found = found._replace(detections=found.detections._replace(image=image))
     resampling = draw_resampling(truth.num_images, num_resamples, interval, np.random.default_rng(seed))
     score = score_results(truth, found, RULES[rules], resampling)
     reference = ask_reference(rules, coco, read_entries(results)) if cross_check else None
-    print(score_table(score, reference))
-    if few := few_images_note(truth.num_images):
-        print(f"\n{few}")
-    if score.with_bbox is not None:
-        print(f"\n{BBOX_NOTE}")
-    if reference is not None:
-        print(f"\n{agreement(score, reference)}")
+    notes = (
+        coverage,
+        few_images_note(truth.num_images),
+        outside_note(truth),
+        repeated_note(found.detections),
+        equal_scores_note(found.detections),
+        BBOX_NOTE if score.with_bbox is not None else "",
+        agreement(score, reference) if reference is not None else "",
+    )
+    print("\n\n".join([score_table(score, reference), *filter(None, notes)]))
     code = sha256_of(sorted(import_closure("bench.score")))[:12]
     drawn = f"{interval} intervals from {num_resamples} resamples of the images, seed {seed}"
     print(f"\n{stamp(rules, truth, found, score)}; {drawn}; bench.score {code}")
@@ -83,10 +95,33 @@ def read_annotations(file: Path, layout: Layout) -> CocoDict:
     coco = read_coco(file)
     if not coco["images"]:
         raise UserError(f"{file}: images: found none, wanted one or more")
+    if layout == COCO_LAYOUT and any(has_outside(annotation) for annotation in coco["annotations"]):
+        layout = CROPCOCO_LAYOUT
     check_annotations(file, coco, layout)
     if layout.has_area:
         return coco
     return coco | {"annotations": [annotation | {"area": math.nan} for annotation in coco["annotations"]]}
+
+
+def has_outside(annotation: CocoDict) -> bool:
+    """Whether a keypoint has CropCOCO's v = 3; the annotation need not be checked."""
+    keypoints = annotation.get("keypoints")
+    return isinstance(keypoints, list) and OUTSIDE in keypoints[2::3]
+
+
+def part_with_results(file: Path, coco: CocoDict, truth: Truth, detections: Detections) -> CocoDict:
+    """The images of which there is a pose, and their annotations.
+
+    Raises:
+        UserError: there is no pose at all.
+    """
+    if not len(detections.image):
+        raise UserError(f"{file}: found no pose, wanted one or more: --images results scores no other images")
+    kept = set(truth.image_ids[np.unique(detections.image)].tolist())
+    return coco | {
+        "images": [image for image in coco["images"] if image["id"] in kept],
+        "annotations": [annotation for annotation in coco["annotations"] if annotation["image_id"] in kept],
+    }
 
 
 def read_entries(file: Path) -> list[CocoDict]:
@@ -232,6 +267,57 @@ def score_table(score: Score, reference: Reference | None) -> str:
         columns[reference.name] = [percent(value) for value in reference.values]
     align = ("left", *["right"] * (len(columns) - 1))
     return tabulate(columns, headers="keys", tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def coverage_note(truth: Truth, detections: Detections, rules: Rules, images: ImagesName) -> str:
+    """Of how many images of the annotation file there is no pose, and what that means."""
+    lacks = np.ones(truth.num_images, dtype=bool)
+    lacks[detections.image] = False
+    if not lacks.any():
+        return f"The results have a pose in each of the {truth.num_images} images of the annotations."
+    num_people = int((lacks[truth.people.image] & ~ignored_people(truth.people, rules)).sum())
+    without = f"{lacks.sum()} of {truth.num_images} images of the annotations have no pose in the results"
+    if images == "results":
+        return f"{without}: they, and {num_people} people that count in them, are left out (--images results)."
+    return (
+        f"{without}: {num_people} people that count in them are misses. If the results are of a part of the images, "
+        "score that part alone: --images results."
+    )
+
+
+def outside_note(truth: Truth) -> str:
+    """How many keypoints have CropCOCO's v = 3, and how they count; nothing where none has."""
+    num_outside = int((truth.people.visibility == OUTSIDE).sum())
+    if not num_outside:
+        return ""
+    return (
+        f"{num_outside} keypoints have v = {OUTSIDE}, which CropCOCO gives to what lies outside of the picture. As in "
+        "the COCO tools, OKS takes them for labelled, as every v > 0."
+    )
+
+
+def repeated_note(detections: Detections) -> str:
+    """How many poses stand in the file more than once; nothing where none does."""
+    columns = (
+        detections.image[:, None],
+        detections.score[:, None],
+        detections.keypoints.reshape(len(detections.image), 2 * detections.keypoint_score.shape[1]),
+    )
+    rows = np.ascontiguousarray(np.concatenate(columns, axis=1))
+    num_repeated = len(rows) - len({row.tobytes() for row in rows})
+    if not num_repeated:
+        return ""
+    return (
+        f"{num_repeated} poses repeat another of the file (image, keypoints, score): a person is matched to one alone."
+    )
+
+
+def equal_scores_note(detections: Detections) -> str:
+    """That all scores are equal; nothing where they differ."""
+    score = detections.score
+    if len(score) < 2 or (score != score[0]).any():
+        return ""
+    return f"All {len(score)} poses have the score {score[0]:g}: AP then hangs on their order in the file."
 
 
 def percent(value: float) -> str:

@@ -24,11 +24,14 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score, roc_auc_score
 
+from bench import export
 from bench.config import EvaluateParams
-from bench.data.coco import Person
+from bench.data.coco import COCO_LAYOUT, Person
 from bench.data.geometry import Crop
 from bench.data.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, OKS_SIGMAS
+from bench.data.people import Truth
 from bench.data.predictions import STATISTICS, write_predictions
+from bench.data.results import read_results
 from bench.data.windows import windows_of
 from bench.errors import UserError
 from bench.inference.predict import Predictions
@@ -36,9 +39,11 @@ from bench.inference.scoring import SCORE_RULES
 from bench.metrics import presence
 from bench.metrics.average_precision import STATS, OKSEvaluation
 from bench.metrics.bootstrap import draw_resampling
+from bench.metrics.oks import RULES
 from bench.reporting.results import read_matches
 from bench.reporting.rows import PROTOCOL_VERSION, Row, Source, presence_keys, read_row
 from bench.resolve import load_grid
+from bench.score import read_annotations, score_results
 from bench.stages import evaluate, predict, prepare, resolve
 from bench.stages.files import (
     RunFiles,
@@ -765,6 +770,20 @@ def test_poor_detections_are_scored_as_by_pycocotools(poor: RunFiles, manifest: 
         )
     same(oks_of(found, "annotated_boxes"), oks_of(row))
     assert abs(values(found)["oks/AP"] - values(row)["oks/AP"]) > 0.01
+
+
+@pytest.mark.parametrize("boxes", ["run", "poor"])
+def test_an_exported_run_scores_as_its_row(boxes: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """On annotated and on detected boxes."""
+    files = request.getfixturevalue(boxes)
+    row, file = evaluate_run(files), tmp_path / "results.json"
+    export.main(files.profile, files.run, files.seed, file)
+    truth = Truth.of(read_annotations(manifest_file(files.profile, "val"), COCO_LAYOUT))
+    found = read_results(file, truth.image_ids, NUM_KEYPOINTS)
+    once = draw_resampling(truth.num_images, 1, "percentile", np.random.default_rng(0))
+    scored = score_results(truth, found, RULES["coco"], once)
+    assert 0.1 < oks_of(row)["AP"] < 0.9
+    assert scored.as_evaluators_read_it == pytest.approx(list(oks_of(row).values()), abs=1e-6, nan_ok=True)
 
 
 def test_presence_is_taken_on_annotated_boxes(poor: RunFiles, row: Row) -> None:

@@ -301,12 +301,138 @@ def test_wrong_results(write: Callable[[Case], tuple[str, str]], refused: Refuse
     assert "none.json: cannot be read" in refused(score.main, "none.json", files[1])
 
 
-def test_crowdpose_counts_visible_keypoints_of_fourteen(
+# CrowdPose and CropCOCO as they are shipped
+
+
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+
+
+def crowdpose_person(image_id: int, visibility: list[int]) -> dict[str, Any]:
+    points = [[10.0 * k, 12.0 * k, v] if v else [0, 0, 0] for k, v in enumerate(visibility)]
+    keypoints = [value for triplet in points for value in triplet]
+    count = sum(v > 0 for v in visibility[:12])
+    person = {"id": image_id, "image_id": image_id, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 140, 160]}
+    return person | {"keypoints": keypoints, "num_keypoints": count}
+
+
+def test_crowdpose_counts_labelled_keypoints_of_the_first_twelve(
     write: Callable[[Case], tuple[str, str]], refused: Refused, show: Show
 ) -> None:
-    case = toy(0, CROWDPOSE_LAYOUT)
+    hidden, both, head = [1] * 14, [2] * 7 + [1] * 7, [0] * 12 + [2, 1]
+    people = [crowdpose_person(i, v) for i, v in enumerate([hidden, both, head], start=1)]
+    case = Case(make_truth(*people), [as_result(person) for person in people[1:]])
+    shown = show(case, "--rules", "crowdpose", *FEW)
+    assert "2 people that count of 3 annotated" in shown  # of whom head and neck alone are labelled: ignored
+    assert columns(shown)["x 100"][STATS.index("AR")] == "50.00"
+    assert "DIFFERS" not in shown
     assert "annotation" in refused(score.main, *write(case))  # of seventeen
-    person = next(p for p in case.coco["annotations"] if 1 in p["keypoints"][2::3])
-    person["num_keypoints"] = int((np.array(person["keypoints"][2::3]) > 0).sum())
+    of_all = [person | {"num_keypoints": sum(v > 0 for v in person["keypoints"][2::3])} for person in people]
+    shown = show(case._replace(coco=make_truth(*of_all)), "--rules", "crowdpose", *FEW)
+    assert "3 people that count of 3 annotated" in shown
+    assert "DIFFERS" not in shown
+    people[0]["num_keypoints"] = 0  # of v = 2, which would leave this person out
     error = refused(score.main, *write(case), "--rules", "crowdpose")
-    assert "the number of keypoints with v = 2" in error
+    assert (
+        "annotation 1: num_keypoints: found 0, wanted 12, the number of keypoints with v = 1 or 2 among the first 12"
+        in (error)
+    )
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="there is no folder shared/cases beside the project")
+def test_a_crowdpose_file_as_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CASES / "crowdpose_like"
+    arguments = [str(folder / "res.json"), str(folder / "gt.json"), "--rules", "crowdpose", *FEW]
+    monkeypatch.setattr(sys, "argv", ["score", *arguments])
+    with pytest.raises(SystemExit):
+        run_command(score.main)
+    shown = capsys.readouterr().out
+    assert "32 people that count of 32 annotated" in shown
+    if "does not run here" not in shown:
+        assert "agrees" in shown
+
+
+def cut(person: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """As CropCOCO has it: some keypoints outside of the picture, one lost, and the count from before the cut."""
+    triples = np.array(person["keypoints"]).reshape(17, 3)
+    triples[(triples[:, 2] > 0) & (rng.random(17) < 0.4), 2] = 3
+    triples[rng.integers(17)] = 0
+    return person | {"keypoints": triples.ravel().tolist()}
+
+
+@pytest.mark.parametrize("rules", ["coco", "xtcocotools"])
+def test_keypoints_outside_of_the_picture_count_as_labelled(rules: str, show: Show) -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        case = toy(seed)
+        case = case._replace(coco=case.coco | {"annotations": [cut(p, rng) for p in case.coco["annotations"]]})
+        num_outside = sum(person["keypoints"][2::3].count(3) for person in case.coco["annotations"])
+        assert any(
+            person["num_keypoints"] > np.count_nonzero(person["keypoints"][2::3]) for person in case.coco["annotations"]
+        )
+        shown = show(case, "--rules", rules, *FEW)
+        assert f"{num_outside} keypoints have v = 3, which CropCOCO gives to what lies outside of the picture" in shown
+        assert "OKS takes them for labelled" in shown
+        assert "agrees" in shown or "does not run here" in shown
+        assert columns(shown)["x 100"] == percents(ours(case, RULES[rules]))
+
+
+def test_a_count_below_what_is_labelled_is_refused(write: Callable[[Case], tuple[str, str]], refused: Refused) -> None:
+    person = make_large_person(1)
+    person["keypoints"][2] = 3
+    right = "wanted 16, or 17 with those of v = 3, or more as before the picture was cut"
+    for wrong in (15, 18):
+        error = refused(score.main, *write(Case(make_truth(person | {"num_keypoints": wrong}), [])))
+        assert f"num_keypoints: found {wrong}, {right}" in error
+
+
+# A part of the images
+
+
+def test_images_without_a_pose_are_counted(show: Show) -> None:
+    people = [make_large_person(i) for i in range(1, 6)] + [make_large_person(6) | {"iscrowd": 1}]
+    case = Case(make_truth(*people), [as_result(person) for person in people[:2]])
+    shown = show(case, *FEW)
+    assert (
+        "4 of 6 images of the annotations have no pose in the results: 3 people that count in them are misses" in shown
+    )
+    assert columns(shown)["x 100"][STATS.index("AR")] == "40.00"
+    shown = show(case, *FEW, "--images", "results")
+    assert "have no pose in the results: they, and 3 people that count in them, are left out" in shown
+    assert columns(shown)["x 100"][STATS.index("AR")] == "100.00"
+    assert "; 2 images, 2 people that count of 2 annotated, 2 detections" in shown
+    assert re.search(r"^pycocotools [\d.]+ agrees", shown, re.MULTILINE)
+    whole = case._replace(entries=[as_result(person) for person in people])
+    assert "The results have a pose in each of the 6 images of the annotations." in show(whole, *FEW)
+
+
+def test_no_image_of_no_result(write: Callable[[Case], tuple[str, str]], refused: Refused) -> None:
+    error = refused(score.main, *write(Case(make_truth(make_large_person(1)), [])), "--images", "results")
+    assert "found no pose, wanted one or more: --images results scores no other images" in error
+
+
+def test_repeated_poses_and_equal_scores_are_said(show: Show) -> None:
+    people = [make_large_person(1), make_large_person(2)]
+    poses = [as_result(person, 0.0) for person in people]
+    shown = show(Case(make_truth(*people), [*poses, poses[0]]), *FEW)
+    assert "1 poses repeat another of the file (image, keypoints, score)" in shown
+    assert "All 3 poses have the score 0: AP then hangs on their order in the file." in shown
+    shown = show(Case(make_truth(*people), [as_result(people[0], 0.5), as_result(people[1], 0.6)]), *FEW)
+    assert "repeat another" not in shown
+    assert "poses have the score" not in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keypoints": [1.0] * 42}, "[0]: keypoints: found a list of 42, wanted 51 numbers x, y, score"),
+        ({"image_id": 9}, "[0]: image_id: found 9, wanted the id of one of the 1 images"),
+        ({"image_id": "1"}, "[0]: image_id: found '1', wanted the id of one of the 1 images"),
+    ],
+)
+def test_results_of_something_else(
+    write: Callable[[Case], tuple[str, str]], refused: Refused, change: dict[str, Any], message: str
+) -> None:
+    person = make_large_person(1)
+    error = refused(score.main, *write(Case(make_truth(person), [as_result(person) | change])))
+    assert message in error
+    assert error.count("\n") == 1

@@ -14,12 +14,15 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from torch import Tensor
 
 from bench import export_hub, export_onnx, show
 from bench.data.codec import Codec, decode
 from bench.data.hashing import sha256_of
+from bench.data.keypoints import flip_order
 from bench.data.predictions import VAL, read_split
-from bench.inference.exported import Answer
+from bench.inference import flip
+from bench.inference.exported import Answer, ExportedModel
 from bench.inference.scoring import person_scores
 from bench.reporting.hub_card import write_card
 from bench.reporting.model_card import Card, TrainedOn, card_page
@@ -30,6 +33,7 @@ from bench.stages.evaluated_run import find_run, open_evaluated
 from bench.stages.files import RunFiles, manifest_file, read_model
 from bench.stages.run_model import read_manifest
 from bench.stages.run_record import card_of, open_record
+from models import PoseOutput
 from tests.data.test_boxes import turn, write_image
 from tests.evaluated_project import PROFILE, evaluated_project
 
@@ -230,18 +234,63 @@ def test_a_difference_from_torch_is_refused_and_nothing_is_left(
     refused: Callable[..., str], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr(export_onnx, "TOLERANCE", -1.0)
+    monkeypatch.setitem(export_onnx.LIMITS, "presence", 1e-30)
     said = refused(export_onnx.main, str(tmp_path / "run.onnx"), "--run", HEAD.name, "--profile", PROFILE)
     assert "run.onnx: not written: " in said
-    assert " by onnxruntime differs from torch by up to " in said
+    assert "presence by onnxruntime differs from torch by up to " in said
+    assert not list(tmp_path.iterdir())
 
 
-def test_the_largest_difference_is_named() -> None:
-    differences = {"keypoints": 2e-5, "peak": 0.0, "presence": 3e-4}
-    wanted = "presence by onnxruntime differs from torch by up to 0.0003 for 5 people, wanted at most 0.0001$"
-    with pytest.raises(ValueError, match=wanted):
-        export_onnx.refuse_difference(Path("run.onnx"), export_onnx.Comparison(5, differences))
-    assert export_onnx.largest_difference(np.ones(2), np.array([1, np.nan])) == np.inf
+def without_swap(output: PoseOutput, *, shift: bool) -> PoseOutput:
+    right = flip.flip_output(output, shift=shift)
+    return right._replace(heatmaps=right.heatmaps[:, flip_order()])
+
+
+def with_other_shift(output: PoseOutput, *, shift: bool) -> PoseOutput:
+    return flip.flip_output(output, shift=not shift)
+
+
+def normalised_twice(model: ExportedModel, image: Tensor) -> tuple[Answer, Tensor]:
+    return RIGHT_FORWARD(model, image / 0.225)
+
+
+def moved(model: ExportedModel, image: Tensor) -> tuple[Answer, Tensor]:
+    found, heatmaps = RIGHT_FORWARD(model, image)
+    return found._replace(keypoints=found.keypoints + 0.5), heatmaps
+
+
+RIGHT_FORWARD = ExportedModel.forward
+WRONG: dict[str, tuple[str, Callable[..., Any], str]] = {
+    "left and right": ("flip_output", without_swap, "heatmaps"),
+    "shift": ("flip_output", with_other_shift, "heatmaps"),
+    "normalisation": ("ExportedModel.forward", normalised_twice, "heatmaps"),
+    "half a pixel": ("ExportedModel.forward", moved, "decoding"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the extra onnx is not installed")
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_graph_is_refused(
+    name: str, refused: Callable[..., str], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    place, wrong, difference = WRONG[name]
+    monkeypatch.setattr(f"bench.inference.exported.{place}", wrong)
+    said = refused(export_onnx.main, str(tmp_path / "run.onnx"), "--run", BARE.name, "--profile", PROFILE)
+    assert f"run.onnx: not written: {difference} by onnxruntime differs from torch by up to " in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_difference_beyond_its_limit_is_named() -> None:
+    right = {"heatmaps": 9e-5, "peak": 0.0, "presence": 9e-5, "decoding": 9e-3, "keypoints": 50.0}
+    export_onnx.refuse_difference(Path("run.onnx"), export_onnx.Comparison(5, right))  # equal peaks change places
+    wanted = "presence by onnxruntime differs from torch by up to 0.0003 in probability for 5 people, wanted at most "
+    with pytest.raises(ValueError, match=f"{wanted}0.0001$"):
+        export_onnx.refuse_difference(
+            Path("run.onnx"), export_onnx.Comparison(5, right | {"presence": 3e-4, "decoding": 0.02})
+        )
+    assert export_onnx.largest_difference(torch.ones(2), torch.tensor([1, torch.nan])) == torch.inf
 
 
 def test_missing_packages_are_named(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

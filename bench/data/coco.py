@@ -92,12 +92,21 @@ class Layout(NamedTuple):
     """What data sets annotate differently in COCO's format."""
 
     num_keypoints: int = NUM_KEYPOINTS
-    counted: frozenset[int] = frozenset({1, 2})  # the values of v that an annotation's num_keypoints counts
+    num_counted: int = NUM_KEYPOINTS  # num_keypoints counts labelled keypoints among so many of the first, or all
     has_area: bool = True  # of the person's segment
+    cut: bool = False  # v may be `OUTSIDE`, and num_keypoints may count what there was before the picture was cut
 
+    def count(self, visibility: Sequence[float]) -> int:
+        """What num_keypoints says of a person whose keypoints have these v."""
+        return sum(v > 0 for v in visibility[: self.num_counted])
+
+
+OUTSIDE = 3
+"""CropCOCO's level of visibility, which COCO does not have."""
 
 COCO_LAYOUT = Layout()
-CROWDPOSE_LAYOUT = Layout(num_keypoints=14, counted=frozenset({2}), has_area=False)
+CROPCOCO_LAYOUT = Layout(cut=True)
+CROWDPOSE_LAYOUT = Layout(num_keypoints=14, num_counted=12, has_area=False)  # head and neck, the last, are not counted
 
 
 def check_annotation(annotation: CocoDict, layout: Layout = COCO_LAYOUT) -> str | None:
@@ -115,16 +124,30 @@ def check_annotation(annotation: CocoDict, layout: Layout = COCO_LAYOUT) -> str 
         if (key != "area" or layout.has_area) and not accept(annotation.get(key)):
             return f"{key}: found {_short(annotation.get(key))}, wanted {wanted}"
     visibility = annotation["keypoints"][2::3]
-    if not set(visibility) <= {0, 1, 2}:
-        return f"keypoints: found visibility {_short(sorted(set(visibility) - {0, 1, 2}))}, wanted 0, 1 or 2"
-    num_counted = sum(v in layout.counted for v in visibility)
-    if annotation.get("num_keypoints") != num_counted:
-        found, values = _short(annotation.get("num_keypoints")), " or ".join(map(str, sorted(layout.counted)))
-        return f"num_keypoints: found {found}, wanted {num_counted}, the number of keypoints with v = {values}"
+    levels, wanted = ({0, 1, 2, OUTSIDE}, f"0, 1, 2 or {OUTSIDE}") if layout.cut else ({0, 1, 2}, "0, 1 or 2")
+    if not set(visibility) <= levels:
+        return f"keypoints: found visibility {_short(sorted(set(visibility) - levels))}, wanted {wanted}"
+    if fault := _count_fault(annotation.get("num_keypoints"), visibility, layout):
+        return f"num_keypoints: found {_short(annotation.get('num_keypoints'))}, wanted {fault}"
     truth = annotation.get("true_keypoints")
     if truth is not None and not _numbers(truth, num_values):
         return f"true_keypoints: found {_short(truth)}, wanted {num_values} finite numbers"
     return None
+
+
+def _count_fault(found: Any, visibility: Sequence[float], layout: Layout) -> str | None:
+    """The right numbers in words, or None where `found` is one."""
+    labelled, num_counted = sum(v > 0 for v in visibility), layout.count(visibility)
+    if layout.cut:
+        near = sum(v in (1, 2) for v in visibility)
+        right = type(found) is int and (found == near or labelled <= found <= layout.num_keypoints)
+        wanted = f"{near}, or {labelled} with those of v = {OUTSIDE}, or more as before the picture was cut"
+    elif num_counted == labelled:
+        right, wanted = found == labelled, f"{labelled}, the number of keypoints with v = 1 or 2"
+    else:
+        right = found in (num_counted, labelled)
+        wanted = f"{num_counted}, the number of keypoints with v = 1 or 2 among the first {layout.num_counted}"
+    return None if right else wanted
 
 
 def is_scored(annotation: CocoDict) -> bool:

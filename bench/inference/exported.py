@@ -56,9 +56,9 @@ class ExportedModel(nn.Module):
         self.codec, self.decoding, self.flip_test, self.reading = codec, decoding, flip_test, reading
         self.eval()
 
-    def forward(self, image: Tensor) -> Answer:
-        """RGB (B, 3, H, W), float, normalised as `PoseModel.normalise` does."""
+    def forward(self, image: Tensor) -> tuple[Answer, Tensor]:
+        """The answer to RGB (B, 3, H, W), float, normalised as `PoseModel.normalise` does, and its heatmaps."""
         output = self.model(image)
         if self.flip_test:
             output = mean_output(output, flip_output(self.model(image.flip(-1)), shift=self.codec.shift))
-        return answer(output, self.codec, self.decoding, self.reading)
+        return answer(output, self.codec, self.decoding, self.reading), output.heatmaps

@@ -34,13 +34,14 @@ class Rules(NamedTuple):
     max_detections: int = 20  # of an image, the highest scores
     segment_area: bool = True  # else 0.53 of the box, for data sets that annotate no area
     drop_zero_scores: bool = False  # detections whose keypoint scores are all 0 or less vanish
+    count_labels: bool = False  # whoever has a labelled keypoint counts, whatever num_keypoints says
     ignore_unmatched_outside: bool = True  # unmatched detections outside of an area range are not counted in it
 
 
 RULES = {
     "coco": Rules(),
-    "xtcocotools": Rules(drop_zero_scores=True),
-    "xtcocotools_before_1_12": Rules(drop_zero_scores=True, ignore_unmatched_outside=False),
+    "xtcocotools": Rules(drop_zero_scores=True, count_labels=True),
+    "xtcocotools_before_1_12": Rules(drop_zero_scores=True, count_labels=True, ignore_unmatched_outside=False),
     "crowdpose": Rules(sigmas=CROWDPOSE_SIGMAS, segment_area=False, drop_zero_scores=True),
 }
 """pycocotools; xtcocotools, and how it took APM and APL before version 1.12; CrowdPose as xtcocotools reads it."""
@@ -85,9 +86,10 @@ def person_areas(people: People, rules: Rules) -> Floats:
     return people.area if rules.segment_area else people.bbox[:, 2] * people.bbox[:, 3] * 0.53
 
 
-def ignored_people(people: People) -> Bools:
+def ignored_people(people: People, rules: Rules = RULES["coco"]) -> Bools:
     """(P,) crowds and people without labelled keypoints."""
-    return people.crowd | (people.num_keypoints == 0)
+    unlabelled = ~(people.visibility > 0).any(axis=1) if rules.count_labels else people.num_keypoints == 0
+    return people.crowd | unlabelled
 
 
 def area_groups(people: People, detections: Detections, rules: Rules) -> Groups:
@@ -96,7 +98,7 @@ def area_groups(people: People, detections: Detections, rules: Rules) -> Groups:
     area = person_areas(people, rules)
     within = (area >= low) & (area <= high)
     unmatched = (detections.area >= low) & (detections.area <= high) | (not rules.ignore_unmatched_outside)
-    return Groups(within & ~ignored_people(people), unmatched)
+    return Groups(within & ~ignored_people(people, rules), unmatched)
 
 
 def keypoint_similarity(points: Floats, people: People, person: Ints, rules: Rules) -> Floats:

@@ -143,7 +143,7 @@ def draw_person(rng: np.random.Generator, image_id: int, odds: Odds, layout: Lay
         "image_id": image_id,
         "category_id": 1,
         "keypoints": np.column_stack([points * (visibility > 0)[:, None], visibility]).ravel().tolist(),
-        "num_keypoints": int(np.isin(visibility, list(layout.counted)).sum()),
+        "num_keypoints": layout.count(visibility.tolist()),
         "bbox": [x, y, w, h],
         "area": float(rng.choice([*borders, *[w * h * 0.6] * 5])) if layout.has_area else np.nan,
         "iscrowd": int(rng.random() < odds.crowd),

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import cocoeval as pycocotools_cocoeval
 
-from bench.data.coco import COCO_LAYOUT, CROWDPOSE_LAYOUT
+from bench.data.coco import CROWDPOSE_LAYOUT
 from bench.data.keypoints import OKS_SIGMAS
 from bench.metrics.average_precision import STATS
 from bench.metrics.oks import RULES, THRESHOLDS
@@ -91,11 +91,35 @@ def test_equals_xtcocotools_on_crowdpose(first: int, xtcocotools: ModuleType) ->
 
 def test_crowdpose_rules_without_its_count_of_keypoints(xtcocotools: ModuleType) -> None:
     """Its other type of evaluation, which counts keypoints itself: the same sigmas and areas of boxes."""
-    layout = CROWDPOSE_LAYOUT._replace(counted=COCO_LAYOUT.counted)
+    rules = RULES["crowdpose"]._replace(count_labels=True)
     for seed in range(50):
-        case = draw_case(seed, layout)
+        case = draw_case(seed, CROWDPOSE_LAYOUT)
         expected = theirs(case, "crowdpose", Evaluator("xtcocotools", "keypoints"))
-        assert_same(ours(case, RULES["crowdpose"]), expected, seed)
+        assert_same(ours(case, rules), expected, seed)
+
+
+def test_crowdpose_people_of_whom_head_and_neck_alone_are_labelled(xtcocotools: ModuleType) -> None:
+    """Nobody counts in them, as num_keypoints is 0, but they can be matched."""
+    for seed in range(100):
+        case = draw_case(seed, CROWDPOSE_LAYOUT)
+        for person in case.coco["annotations"][::2]:
+            person["keypoints"][:36] = [0.0] * 36
+            person["num_keypoints"] = 0
+        assert_same(ours(case, RULES["crowdpose"]), theirs(case, "crowdpose"), seed)
+
+
+@pytest.mark.parametrize("rules", ["coco", "xtcocotools", "xtcocotools_before_1_12"])
+def test_cropcoco_as_shipped(rules: str, xtcocotools: ModuleType) -> None:
+    """v = 3, and counts from before the picture was cut, also of people of whom nothing is left or was counted."""
+    rng = np.random.default_rng(0)
+    alike = [STATS.index(stat) for stat in REFERENCES[rules].stats]
+    for seed in range(100):
+        case = draw_case(seed)
+        for person in case.coco["annotations"]:
+            level = rng.choice([0, 1, 3], 17) * (rng.random() < 0.8)
+            person["keypoints"][2::3] = level.tolist()
+            person["num_keypoints"] = int(rng.choice([0, 5, 17]))
+        assert_same(ours(case, RULES[rules])[alike], theirs(case, rules)[alike], seed)
 
 
 def test_the_constants_are_pycocotools_own() -> None:
