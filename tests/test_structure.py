@@ -109,7 +109,7 @@ EVERY_PAGE = WITH_TABLES | {"site"}
     [
         # Rows are named by its metrics.
         ("bench/metrics/presence.py", {"evaluate", "presence", "pose_scores", "card"} | EVERY_PAGE),
-        ("bench/metrics/bootstrap.py", {"evaluate", "presence", "pose_scores"} | EVERY_PAGE),
+        ("bench/metrics/bootstrap.py", {"evaluate", "presence", "pose_scores", "card"} | EVERY_PAGE),
         (
             "bench/metrics/oks.py",
             {"train", "evaluate", "presence", "pose_scores", "stress", "dependency", "card"} | EVERY_PAGE,
@@ -135,6 +135,7 @@ EVERY_PAGE = WITH_TABLES | {"site"}
                 "presence",
                 "presence_report",
                 "pose_scores",
+                "pose_scores_report",
                 "floors",
                 "card",
                 "stress",

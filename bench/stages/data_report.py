@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.data.coco import read_coco
+from bench.data.coco import read_coco, turned_sentence
 from bench.data.hashing import sha256_of
 from bench.data.presence import BORDER
 from bench.data.subset import shared_pictures
@@ -43,6 +43,11 @@ def main(profile: str) -> None:
         profile=profile,
         people=people,
         shared=[markdown.escape(shared.sentence) for shared in shared_pictures(manifests)],
+        turned=[
+            markdown.escape(f"{name}: {turned_sentence(manifest['info']['turned'], manifest['info']['num_images'])}")
+            for name, manifest in manifests.items()
+            if manifest["info"]["turned"]
+        ],
         is_drawn=is_drawn,
         lost=pages.lost_labels(splits) if is_drawn else "",
         border=f"{BORDER:g}",
@@ -70,6 +75,10 @@ No two of them share a picture, by content or by name and labels.
 
 Persons are those that COCO's evaluation scores: at least one labelled keypoint, and no crowd. As CSV:
 [splits.csv](splits.csv).
+
+{% for sentence in turned %}
+- {{ sentence }}.
+{% endfor %}
 
 ## Which keypoints are labelled
 
