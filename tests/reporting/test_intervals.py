@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from ablations.report import main as write_ablations
-from bench.reporting.markdown import UNDEFINED
+from bench.reporting.markdown import FEW_MARK, UNDEFINED
 from bench.stages.report import main as write_systems
 from tests.reporting.fake_runs import make_project
 
@@ -37,7 +37,7 @@ WITHOUT_INTERVAL = {
 }
 """Columns of percentages or points that are excused, each for a reason; the only ones."""
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
-CELL = re.compile(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]")
+CELL = re.compile(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\](?: {FEW_MARK})?")
 
 
 class MarkdownTable(NamedTuple):
