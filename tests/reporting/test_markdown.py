@@ -125,10 +125,9 @@ def test_reading_help_names_what_the_cells_hold() -> None:
 
 
 def test_reading_help_for_differences_names_tests_and_family() -> None:
-    text = how_to_read_differences(1000)
+    text = how_to_read_differences(1000, "one table")
     assert "by coin, 1000 times" in text
-    assert "corrects for all lines of the table" in text
-    assert "corrects for all lines of this page" in how_to_read_differences(40, "this page")
+    assert "corrects for all lines of one table" in text
     assert "{" not in text
 
 
