@@ -20,6 +20,7 @@ from tests.reporting.fake_runs import ABLATIONS, RESAMPLING, make_project
 FOLDER = Path("reports/demo/ablations")
 REPO = Path(__file__).parents[2]
 SWEEPS = ("loss_presence_weight", "presence_head_dropout")
+CLEAR = {"better", "worse"}
 PLAN = Path("runs/demo/plan/ablations.json")
 
 
@@ -27,7 +28,7 @@ PLAN = Path("runs/demo/plan/ablations.json")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with its page."""
     root = tmp_path_factory.mktemp("project")
-    make_project(root, systems=["vitpose_presence"], num_persons=16)
+    make_project(root, systems=["vitpose_presence"], num_persons=32)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         main("demo")
@@ -116,9 +117,7 @@ def test_sentences_have_the_numbers_of_the_tables(project: Path) -> None:
     frames = [pd.read_csv(FOLDER / f"{x}_differences.csv", dtype=str) for x in SWEEPS]
     for line in pd.concat(frames).to_dict("records"):
         said = f"{line['metric']} by {line['difference']} [{line['difference_low']}, {line['difference_high']}] points"
-        low, high = float(line["difference_low"]), float(line["difference_high"])
-        clear = float(line["p_corrected"] or "nan") < 0.05 and low * high > 0
-        assert (f"{said} (more than chance)" in page) >= clear
+        assert (f"{said} (more than chance)" in page) == (line["verdict"] in CLEAR)
         assert said in page
     assert re.findall(r"^- (\w+) \*\*(\S+)\*\* from (\S+) to (\S+) changed", page, re.MULTILINE) == [
         ("Lowering", "loss.presence_weight", "0.01", "0.0001"),
@@ -126,7 +125,9 @@ def test_sentences_have_the_numbers_of_the_tables(project: Path) -> None:
         ("Lowering", "presence_head.dropout", "0.4", "0"),
         ("Lowering", "presence_head.dropout", "0.4", "0.2"),
     ]
-    assert "2 changes tried, 1 moved a number by more than chance, presence_head.dropout 0 the most: " in page
+    moved = {line["second"] for line in frames[1].to_dict("records") if line["verdict"] in CLEAR}
+    assert moved
+    assert f"2 changes tried, {len(moved)} moved a number by more than chance, presence_head.dropout 0" in page
 
 
 def test_a_new_factor_needs_no_other_edit(project: Path) -> None:
@@ -214,10 +215,10 @@ def test_several_seeds_give_intervals_over_them(tmp_path: Path, monkeypatch: pyt
 
 
 def test_one_image_proves_nothing_about_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All resamples of one image are that image, so every interval is a point; but to trade it turns the sign only."""
+    """All resamples of one image are that image, and to trade it turns the sign only."""
     make_project(tmp_path, systems=["vitpose_presence"], num_persons=1)
     monkeypatch.chdir(tmp_path)
     main("demo")
     frame = pd.read_csv(FOLDER / "presence_head_dropout_differences.csv")
-    assert (frame["difference_low"].dropna() == frame["difference_high"].dropna()).all()
-    assert (frame[frame["test"] == "permutation"]["p"] == 1.0).all()
+    assert frame[["difference_low", "difference_high", "p", "p_corrected"]].isna().all(axis=None)
+    assert not set(frame["verdict"]) & CLEAR

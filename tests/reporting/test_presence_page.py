@@ -21,7 +21,7 @@ from bench.reporting.presence_figures import (
 from bench.reporting.presence_results import PresenceResult, key, load_presence
 from bench.reporting.rows import load_rows
 from bench.stages.presence_report import main
-from tests.reporting.fake_runs import PARENT, make_project, write_json
+from tests.reporting.fake_runs import PARENT, make_project
 from tests.reporting.test_intervals import bare_scores, count_scores, tables_of
 
 FLOORS = ("box geometry", "prevalence", "always present")
@@ -137,14 +137,8 @@ def test_without_a_head_and_with_one_system_the_page_says_so(tmp_path: Path) -> 
     assert "No system here has a presence head" in page
     assert "a ranking means little" in page
     assert bare_scores(page) == []
-    write_json(
-        tmp_path / "runs/demo/plan/presence_report.json",
-        {"profile": "demo", "seeds": [0], "systems": ["hrnet"], "policy": "known", "resampling": {"num": 2, "seed": 0}},
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        with pytest.raises(UserError, match=r"wanted 'known' of evaluate\.presence_policy"):
-            main("demo")
         (tmp_path / "runs/demo/presence_curves/hrnet-0.parquet").unlink()
         with pytest.raises(UserError, match=r"presence_curves/hrnet-0.*run `dvc repro presence@hrnet-0`"):
             main("demo")

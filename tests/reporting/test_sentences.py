@@ -64,7 +64,7 @@ def floors(**auroc: dict[str, float]) -> PresenceResult:
     }
     table = {name: [0.0, 0.0, 0.0] for name in numbers}
     frame = pd.DataFrame(table, index=["value", "low", "high"]).T
-    return PresenceResult(make_result("hrnet"), numbers, [frame], [], list(auroc))
+    return PresenceResult(make_result("hrnet"), numbers, [frame], [], list(auroc), {})
 
 
 def test_which_floor_is_the_strongest_is_looked_up() -> None:
