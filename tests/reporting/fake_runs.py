@@ -462,7 +462,7 @@ def make_people(root: Path, num_persons: int, rng: np.random.Generator) -> dict[
             cv2.line(image, ends[0], ends[1], (50, 60, 90), max(int(height / 14), 2), cv2.LINE_AA)
         cv2.imwrite(str(folder / f"{i:012}.jpg"), image)
         low, high = np.clip(points.min(0) - 5, 0, (w, h)), np.clip(points.max(0) + 5, 0, (w, h))
-        images.append({"id": i, "file_name": f"val2017/{i:012}.jpg", "width": w, "height": h})
+        images.append({"id": i, "file_name": f"val2017/{i:012}.jpg", "width": w, "height": h, "sha256": f"{i:064}"})
         labelled = np.where(visibility[:, None] > 0, np.column_stack([points, visibility]), 0)
         annotations.append(
             {
@@ -473,6 +473,7 @@ def make_people(root: Path, num_persons: int, rng: np.random.Generator) -> dict[
             }
         )  # fmt: skip
     info = {"image_root": "data/demo/drawn", "source_description": "drawn people", "num_images": len(images)}
+    info["turned"] = []
     categories = [{"id": 1, "name": "person", "keypoints": list(KEYPOINT_NAMES)}]
     manifest = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     write_json(root / "data/demo/val.json", manifest)
