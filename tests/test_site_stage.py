@@ -127,7 +127,7 @@ def test_the_explorer_starts_at_the_threshold_of_calibration(project: Path) -> N
     for policy, counts in told["sources"][0]["policies"].items():
         split = read_split(file, CALIBRATION, policy)
         assert split.presence is not None
-        labels = Labelled(split.present, split.present_weight, np.arange(NUM_PERSONS))
+        labels = Labelled(split.present, split.present_weight, np.arange(len(split.present)))
         assert counts["chosen"] == choose_threshold(split.presence, labels)
 
 
@@ -279,7 +279,7 @@ def test_the_explorer_shows_the_numbers_of_the_metrics(dom: Browser, project: Pa
     chosen = told["policies"]["true"]["chosen"]
     thresholds = sorted([*np.arange(101) / 100, chosen])
     split = read_split(project / f"runs/demo/predictions/{told['label'].split(',')[0]}-0.parquet", VAL, "true")
-    labels = Labelled(split.present, split.present_weight, np.arange(NUM_PERSONS)).of(9)
+    labels = Labelled(split.present, split.present_weight, np.arange(len(split.present))).of(9)
     html = dom.open(PRESENCE, script)
     for place, threshold in (("slider", thresholds[30]), ("chosen", chosen)):
         wanted = metrics_at(split.score[:, [9]], labels, threshold, np.ones((1, NUM_PERSONS), dtype=int))
