@@ -70,21 +70,22 @@ def run(folder: Path, kind: str) -> tuple[list[dict[str, float]], dict[str, torc
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "wanted", "tolerance"),
+    ("kind", "wanted", "tolerance", "least"),
     [
-        ("two", "alone", 2e-6),
-        ("two in parts", "alone", 2e-6),
-        ("shared out", "alone", 2e-6),
-        ("shared out in parts", "alone", 2e-6),
-        # Its first step starts at a minimum, where Adam makes a step of full size out of rounding.
-        ("learned sum, two", "learned sum alone", 5e-3),
+        ("two", "alone", 2e-6, 1e-7),
+        ("two in parts", "alone", 2e-6, 1e-7),
+        ("shared out", "alone", 2e-6, 1e-7),
+        ("shared out in parts", "alone", 2e-6, 1e-7),
+        # Its first step starts at a minimum, where Adam makes a step of full size out of rounding. Its loss is a
+        # difference of numbers of size 1, so it may be near 0.
+        ("learned sum, two", "learned sum alone", 5e-3, 5e-3),
     ],
 )
-def test_two_learn_what_one_learns(kind: str, wanted: str, tolerance: float, workspace: Path) -> None:
+def test_two_learn_what_one_learns(kind: str, wanted: str, tolerance: float, least: float, workspace: Path) -> None:
     """Up to the order of sums."""
     (curves, weights), (alone, weights_alone) = run(workspace, kind), run(workspace, wanted)
     for ours, theirs in zip(curves, alone, strict=True):
-        assert ours == pytest.approx(theirs, rel=tolerance, abs=1e-7)
+        assert ours == pytest.approx(theirs, rel=tolerance, abs=least)
     torch.testing.assert_close(weights, weights_alone, rtol=tolerance, atol=tolerance)
 
 
